@@ -1,0 +1,1 @@
+"""Layer 8: the commands, one lazily imported module each. All else is reached through `api.client`; only here is printed."""

@@ -1,0 +1,132 @@
+"""Messages over a Unix stream socket in varlink's framing: NUL-terminated JSON, file descriptors alongside.
+
+Used by the command, the daemon and the launcher alike, so it imports no more than `socket` and `json`.
+A message that comes with descriptors says how many in its top-level member `fds`; they are sent with the
+message's first byte. What the messages mean is left to the layers above.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from collections import deque
+from typing import Any
+
+MAX_MESSAGE = 8 << 20
+"""Bytes of one message; a longer one is refused before it is buffered whole."""
+
+MAX_FDS = 200
+"""Descriptors in one message (the kernel's SCM_MAX_FD is 253)."""
+
+_CHUNK = 65536
+
+Message = dict[str, Any]
+
+
+class ChannelError(OSError):
+    """The peer sent something that is no message."""
+
+
+class Channel:
+    """One end of a connection. Blocking or not is the socket's own setting.
+
+    Received descriptors are close-on-exec and belong to the caller of `receive`.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._input = bytearray()
+        self._scanned = 0
+        self._descriptors: deque[int] = deque()
+        self.closed = False
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for polling."""
+        return self.sock.fileno()
+
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        """Send one message whole. Raises OSError when the peer is gone or does not read."""
+        if fds:
+            message = {**message, "fds": len(fds)}
+        data = memoryview(json.dumps(message, separators=(",", ":")).encode() + b"\0")
+        if fds:
+            sent = socket.send_fds(self.sock, [data], list(fds), socket.MSG_NOSIGNAL)
+            data = data[sent:]
+        while data:
+            data = data[self.sock.send(data, socket.MSG_NOSIGNAL) :]
+
+    def receive(self) -> tuple[Message, tuple[int, ...]] | None:
+        """The next message and its descriptors; None when the peer has closed.
+
+        On a non-blocking socket raises BlockingIOError until a message is complete. Raises ChannelError on
+        anything that is not a JSON object, is too long, or announces descriptors that did not come.
+        """
+        while True:
+            message = self.take()
+            if message is not None:
+                return message
+            if not self.fill():
+                return None
+
+    def fill(self) -> bool:
+        """Read once from the socket into the buffer; False at the end of the stream."""
+        if len(self._input) > MAX_MESSAGE:
+            raise ChannelError(f"message longer than {MAX_MESSAGE} bytes")
+        space = socket.CMSG_SPACE(MAX_FDS * 4)
+        data, ancillary, flags, _ = self.sock.recvmsg(_CHUNK, space, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+                self._descriptors.extend(numbers)
+        if flags & socket.MSG_CTRUNC or len(self._descriptors) > MAX_FDS:
+            raise ChannelError("too many descriptors")
+        self._input += data
+        if not data:
+            self.closed = True
+        return bool(data)
+
+    def take(self) -> tuple[Message, tuple[int, ...]] | None:
+        """A message that is already buffered, or None."""
+        end = self._input.find(0, self._scanned)
+        if end < 0:
+            self._scanned = len(self._input)
+            return None
+        raw = bytes(self._input[:end])
+        del self._input[: end + 1]
+        self._scanned = 0
+        message = _parse(raw)
+        count = message.get("fds", 0)
+        if type(count) is not int or not 0 <= count <= len(self._descriptors):
+            raise ChannelError("announced descriptors did not come")
+        return message, tuple(self._descriptors.popleft() for _ in range(count))
+
+    def close(self) -> None:
+        """Close the socket and every descriptor that nobody took."""
+        while self._descriptors:
+            os.close(self._descriptors.popleft())
+        self.sock.close()
+        self.closed = True
+
+
+def _parse(raw: bytes) -> Message:
+    try:
+        message = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ChannelError(f"not JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise ChannelError("not a JSON object")
+    return message
+
+
+def connect(path: str) -> Channel:
+    """Connect to a Unix socket by path."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, error.strerror, path) from None
+    return Channel(sock)

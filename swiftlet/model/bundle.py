@@ -1,0 +1,67 @@
+"""Bundle: Workload + Rootfs + Allocation, serialisable; all that a launcher needs, without the daemon.
+
+The launcher reads a Bundle as plain JSON (it imports the standard library and `swiftlet.linux` only), so
+every field is a string, a number, a boolean, a list or a dict.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from swiftlet.model.workload import Workload
+
+
+class Rootfs(msgspec.Struct, frozen=True):
+    """A closure stack made usable.
+
+    lowers: absolute paths of link trees, topmost first; trees: their names in the store.
+    """
+
+    lowers: tuple[str, ...]
+    trees: tuple[str, ...]
+    env: dict[str, str] = {}
+    entrypoint: tuple[str, ...] = ()
+
+
+class CgroupPlan(msgspec.Struct, frozen=True):
+    """paths: absolute cgroup folders to make, keyed by hierarchy ("" is v2, else a v1 list such as "cpu,cpuacct").
+
+    writes: (absolute file, value) pairs done in order before anything runs in the group.
+    """
+
+    paths: dict[str, str]
+    writes: tuple[tuple[str, str], ...] = ()
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """One guest, ready to be launched.
+
+    state_dir: the guest's folder in the store's `guests/`; holds upper, work, logs and exit.json.
+    netns: "new" an empty namespace, "host", or "fd" (a descriptor is sent along).
+    volumes: (target, is_directory) in the order of the mount descriptors that are sent along.
+    capabilities: numbers that stay in the bounding set. rlimits: name without RLIMIT_ -> (soft, hard), -1 unlimited.
+    userns: first host uid of a range of 65,536 mapped to the guest's 0, or 0 for no user namespace.
+    """
+
+    id: str
+    workload: Workload
+    rootfs: Rootfs
+    state_dir: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+    hostname: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    cgroup: CgroupPlan
+    netns: str
+    volumes: tuple[tuple[str, bool], ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    capabilities: tuple[int, ...] = ()
+    rlimits: dict[str, tuple[int, int]] = {}
+    seccomp: str = ""
+    read_only: bool = False
+    tty: bool = False
+    userns: int = 0
+    shm_bytes: int = 64 << 20

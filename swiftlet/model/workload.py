@@ -1,0 +1,71 @@
+"""Workload: what a user declares. Frozen; holds nothing that was found out at run time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Network = Literal["bridge", "none", "host"]
+GuestKind = Literal["container", "fake"]
+
+
+class Volume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A folder or file of the host shown in the guest. Both paths absolute."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A published port: packets to `host` on `host_ip` ("": all) reach `guest`. host 0: any free port."""
+
+    guest: int
+    host: int = 0
+    host_ip: str = ""
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+
+class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits. memory in bytes, cpus in cores (quota), cpu_weight 1..10000 (100 is usual), pids a count; 0 is no limit."""
+
+    memory: int = 0
+    cpus: float = 0.0
+    cpu_weight: int = 0
+    pids: int = 4096
+
+
+class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One guest to be.
+
+    templates: `name@version`, `name`, `deb:NAME[=VERSION]`, `host:/path` or a YAML file's path; first wins.
+    command: argv; empty runs the first template's entry point.
+    user: `name|uid[:group|gid]`; "" is root.
+    stop_signal by name (`SIGTERM`); stop_timeout in seconds.
+    """
+
+    templates: tuple[str, ...]
+    command: tuple[str, ...] = ()
+    name: str = ""
+    kind: GuestKind = "container"
+    env: dict[str, str] = {}
+    workdir: str = ""
+    user: str = ""
+    hostname: str = ""
+    volumes: tuple[Volume, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+    network: Network = "bridge"
+    resources: Resources = Resources()
+    read_only: bool = False
+    tty: bool = False
+    interactive: bool = False
+    remove: bool = False
+    userns: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    seccomp: Literal["default", "unconfined"] = "default"
+    ulimits: dict[str, tuple[int, int]] = {}
+    stop_signal: str = "SIGTERM"
+    stop_timeout: float = 10.0
