@@ -1,1 +1,1 @@
-"""Layer 8: the commands, one lazily imported module each. All else is reached through `api.client`; only here is printed."""
+"""Layer 8: the commands, one lazily imported module each. All else goes through `api.client`; only here is printed."""

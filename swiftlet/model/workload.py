@@ -39,7 +39,7 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One guest to be.
 
-    templates: `name@version`, `name`, `deb:NAME[=VERSION]`, `host:/path` or a YAML file's path; first wins.
+    templates: `name[@version]`, `deb:NAME[=VERSION]`, `host:/path` or a YAML file's path. First wins.
     command: argv; empty runs the first template's entry point.
     user: `name|uid[:group|gid]`; "" is root.
     stop_signal by name (`SIGTERM`); stop_timeout in seconds.
