@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -20,6 +21,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     uid, gid: owner of a directory; files belong to root always.
     source: where it came from, e.g. `deb:libc6=2.36-9+deb12u10`, `host:/usr/bin/make`, `wheel:...`, `generated`.
     why: a sentence fragment for people, e.g. `needed by /usr/sbin/nginx (DT_NEEDED libpcre2-8.so.0)`.
+    by: path of the entry that caused this one, "" where the template itself asked for it.
     """
 
     path: str
@@ -32,6 +34,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     gid: int = 0
     source: str = ""
     why: str = ""
+    by: str = ""
 
     @property
     def identity(self) -> str:
@@ -63,12 +66,32 @@ class Closure(msgspec.Struct, frozen=True, omit_defaults=True):
         return None
 
 
-def closure_digest(entries: tuple[Entry, ...]) -> str:
-    """SHA-256 (hex) of sorted entries; two closures with the same digest make the same tree."""
+def closure_digest(
+    entries: tuple[Entry, ...],
+    template: str = "",
+    requires: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+    entrypoint: tuple[str, ...] = (),
+    users: Mapping[str, int] | None = None,
+) -> str:
+    """SHA-256 (hex) of a closure; two closures with the same digest make the same tree and the same environment.
+
+    The part that is no file is covered too: two templates with the same files (or with none, only `requires`)
+    and different variables must not share one record.
+    """
     state = hashlib.sha256()
     for entry in entries:
         state.update(entry.identity.encode())
+    about = [template, requires, sorted((env or {}).items()), entrypoint, sorted((users or {}).items())]
+    state.update(msgspec.json.encode(about))
     return state.hexdigest()
+
+
+def digest_of(closure: Closure) -> str:
+    """The digest that a closure must carry, computed anew from all that it covers."""
+    return closure_digest(
+        closure.entries, closure.template, closure.requires, closure.env, closure.entrypoint, closure.users
+    )
 
 
 def closure_of(
@@ -82,7 +105,8 @@ def closure_of(
 ) -> Closure:
     """Sort the entries and seal them with their digest."""
     ordered = tuple(sorted(entries, key=lambda entry: entry.path))
-    return Closure(template, closure_digest(ordered), ordered, requires, dict(env or {}), entrypoint, dict(users or {}))
+    digest = closure_digest(ordered, template, requires, env, entrypoint, users)
+    return Closure(template, digest, ordered, requires, dict(env or {}), entrypoint, dict(users or {}))
 
 
 def canonical_path(path: str) -> str:

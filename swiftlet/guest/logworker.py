@@ -1,0 +1,103 @@
+"""The launcher's side of the log worker: starts it, hands it descriptors, and starts another when it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from swiftlet.guest import pump
+from swiftlet.guest.process import Output
+from swiftlet.linux.channel import Channel
+
+
+class LogWorker:
+    """The worker and what it was given: enough to give the same to the next one."""
+
+    def __init__(self, watch: Callable[[int, Callable[[], None] | None], None]) -> None:
+        self._watch = watch
+        self._outputs: dict[str, tuple[str, Output]] = {}
+        self._flushing: dict[str, Callable[[], None]] = {}
+        self._start()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self.pid = os.fork()
+        if self.pid == 0:
+            keep = theirs.detach()
+            _close_all_but(keep)
+            pump.main(keep)
+        theirs.close()
+        self._channel = Channel(ours)
+        self._watch(ours.fileno(), self._read)
+
+    def add(self, key: str, state_dir: str, output: Output) -> None:
+        """Let a guest's outputs be moved to its logs, and to its attached ends if it has any."""
+        self._outputs[key] = (state_dir, output)
+        logs = output.open_logs(state_dir)
+        self._send({"do": "add", "key": key, "terminal": output.tty}, (*output.sources, *logs))
+        for fd in logs:
+            os.close(fd)
+        if output.attached:
+            self.attach(key, output)
+
+    def attach(self, key: str, output: Output) -> None:
+        """Let a guest's outputs be copied to its attached ends as well."""
+        self._send({"do": "attach", "key": key}, tuple(output.attached))
+
+    def is_drained(self, key: str) -> bool:
+        """Whether nothing of a guest's outputs is left to be moved."""
+        return key not in self._outputs
+
+    def flush(self, key: str, then: Callable[[], None]) -> None:
+        """Call `then` when all that has been written up to now is in the logs, or as much as can be."""
+        self._flushing[key] = then
+        self._send({"do": "flush", "key": key})
+
+    def _send(self, message: dict[str, object], fds: tuple[int, ...] = ()) -> None:
+        try:
+            self._channel.send(message, fds)
+        except OSError:
+            return  # it has died; `_read` sees that and the next worker is told everything
+
+    def _read(self) -> None:
+        try:
+            alive = self._channel.fill()
+        except OSError:
+            alive = False
+        while (taken := self._channel.take()) is not None:
+            message, _ = taken
+            if "closed" in message:
+                self._forget(message["closed"])
+            elif "flushed" in message:
+                self._flushed(message["flushed"])
+        if not alive:
+            self._restart()
+
+    def _forget(self, key: str) -> None:
+        found = self._outputs.pop(key, None)
+        if found is not None:
+            found[1].close()
+
+    def _flushed(self, key: str) -> None:
+        then = self._flushing.pop(key, None)
+        if then is not None:
+            then()
+
+    def _restart(self) -> None:
+        self._watch(self._channel.fileno(), None)
+        self._channel.close()
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self._start()
+        for key, (state_dir, output) in list(self._outputs.items()):
+            self.add(key, state_dir, output)
+        for key in self._flushing:
+            self._send({"do": "flush", "key": key})
+
+
+def _close_all_but(keep: int) -> None:
+    """The worker holds nothing of the launcher's but its own connection (and 0 to 2)."""
+    os.closerange(3, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))

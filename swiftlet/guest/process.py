@@ -1,0 +1,146 @@
+"""What the launcher knows of one process that it started, of its outputs, and of how it ended.
+
+Imports the standard library only. Descriptors held here are close-on-exec.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+from swiftlet.linux.channel import Channel
+
+LOGS = ("stdout", "stderr")
+
+
+class Process:
+    """A guest's first process, or (`exec` is its number) one that was started in a running guest."""
+
+    def __init__(self, key: str, exec_: str, call: Any, state_dir: str, groups: dict[str, str], tty: bool) -> None:
+        self.key = key
+        self.exec = exec_
+        self.call = call
+        self.state_dir = state_dir
+        self.groups = groups
+        self.tty = tty
+        self.pid = 0
+        self.pidfd = -1
+        self.started_ns = 0
+        self.status: Channel | None = None
+        self.error: dict[str, str] | None = None
+        self.ready = False
+        self.running = False
+        self.owns_groups = False
+        self.wait_status = 0
+        self.output: Output | None = None
+        self.execs: dict[str, Process] = {}
+
+
+class Output:
+    """The outputs of one process. The launcher keeps every end, so that the log worker can be made again.
+
+    sources: what is read (pipes, or the master of a terminal). attached: where an attached command's copy is
+    written. ends: what that command reads, until it has been sent there. children: the process's own ends.
+    """
+
+    def __init__(self, tty: bool) -> None:
+        self.tty = tty
+        self.sources: list[int] = []
+        self.attached: list[int] = []
+        self.ends: list[int] = []
+        self.children: list[int] = []
+        self.drained = False
+
+    def make_pipes(self) -> tuple[int, int]:
+        """Pipes for standard output and error; returns the ends that the process writes."""
+        for _ in LOGS:
+            source, child = os.pipe2(os.O_CLOEXEC)
+            self.sources.append(source)
+            self.children.append(child)
+        return self.children[0], self.children[1]
+
+    def attach(self) -> None:
+        """Make new ends for an attached command; those of an earlier one are closed."""
+        _close(self.attached)
+        for _ in range(1 if self.tty else len(LOGS)):
+            end, attached = os.pipe2(os.O_CLOEXEC)
+            self.ends.append(end)
+            self.attached.append(attached)
+
+    def take_ends(self) -> tuple[int, ...]:
+        """What an attached command gets, to be closed by the caller: the terminal's master first, where there is one."""
+        ends = tuple(self.ends)
+        self.ends.clear()
+        if self.tty and self.sources:
+            return (os.dup(self.sources[0]), *ends)
+        return ends
+
+    def give_sources(self) -> tuple[int, ...]:
+        """The sources themselves, where no log worker stands between (exec); the caller closes them."""
+        sources = tuple(self.sources)
+        self.sources.clear()
+        return sources
+
+    def open_logs(self, state_dir: str) -> list[int]:
+        """Descriptors of the log files, then of the index, one for each source; the caller closes them."""
+        names = (*LOGS[: len(self.sources)], *("index" for _ in self.sources))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return [
+            os.open(f"{state_dir}/{name}", flags | (os.O_APPEND if name == "index" else 0), 0o600) for name in names
+        ]
+
+    def close_children(self) -> None:
+        """Close the ends that the process has got by now."""
+        _close(self.children)
+
+    def close(self) -> None:
+        """Close everything."""
+        for fds in (self.sources, self.attached, self.ends, self.children):
+            _close(fds)
+
+
+def _close(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
+
+
+def exit_of(process: Process, usage: dict[str, int]) -> dict[str, Any]:
+    """How a process ended, as docs/design.md describes it: code is the shell's, 128 + n for signal n."""
+    status = process.wait_status
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    out_of_memory = number == signal.SIGKILL and usage.get("oom_kills", 0) > 0
+    reason = ""
+    if out_of_memory:
+        reason = "out of memory"
+    elif number:
+        reason = f"killed by {_signal_name(number)}"
+    return {
+        "code": 128 + number if number else os.WEXITSTATUS(status),
+        "signal": number,
+        "oom": out_of_memory,
+        "oom_kills": usage.get("oom_kills", 0),
+        "reason": reason,
+        "started_ns": process.started_ns,
+        "ended_ns": time.time_ns(),
+        "usage": {
+            name: value for name, value in usage.items() if name.startswith("cpu") or name.endswith("peak_bytes")
+        },
+    }
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def write_exit(state_dir: str, leaving: dict[str, Any]) -> None:
+    """Put exit.json into the guest's folder, whole or not at all."""
+    temporary = f"{state_dir}/exit.json.new"
+    with open(temporary, "w") as file:
+        json.dump(leaving, file)
+    os.rename(temporary, f"{state_dir}/exit.json")

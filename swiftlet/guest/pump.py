@@ -1,0 +1,272 @@
+"""The log worker: moves what guests write to their logs, and to a command that is attached. Child of the launcher.
+
+It may be killed at any moment: the launcher holds every descriptor too and starts another. Bytes go from a
+guest's pipe to its log by one splice, so a chunk is either still in the pipe or in the log, never lost in
+between; an attached command is given a copy by tee before that. A slow attached command slows its guest, as a
+pipe does, and nobody else. Imports the standard library and `swiftlet.linux` only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import Any
+
+from swiftlet.linux import syscall
+from swiftlet.linux.channel import Channel
+
+CHUNK = 1 << 16
+RECORD = struct.Struct("<QQB")
+"""One record of the index: wall clock in ns, bytes, stream (1 standard output or terminal, 2 standard error)."""
+
+LOG_LIMIT = 64 << 20
+"""Bytes of one stream's log that stay on disk; what is older is given back to the file system as a hole."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Stream:
+    """One output of one guest: where it comes from, its log, and at most one attached command."""
+
+    def __init__(self, pump: Pump, key: str, number: int, source: int, log: int, index: int, terminal: bool) -> None:
+        self.pump = pump
+        self.key = key
+        self.number = number
+        self.source = source
+        self.log = log
+        self.index = index
+        self.terminal = terminal
+        self.offset = os.fstat(log).st_size
+        self.punched = 0
+        self.attached = -1
+        self.pending = b""
+        self.ended = False
+
+    def attach(self, fd: int) -> None:
+        """Give everything from now on to `fd` as well; an earlier attached command sees the end of its stream."""
+        self.detach()
+        os.set_blocking(fd, False)
+        self.attached = fd
+
+    def detach(self) -> None:
+        """Close the attached end, if any, and go on reading."""
+        if self.attached >= 0:
+            self.pump.watch(self.attached, None)
+            os.close(self.attached)
+            self.attached = -1
+            self.pending = b""
+            self.pump.watch(self.source, self)
+
+    def move(self) -> None:
+        """The source has something: move one chunk."""
+        try:
+            if self.terminal:
+                self._move_terminal()
+            else:
+                self._move_pipe()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.EIO:  # a terminal whose last user has gone says EIO
+                raise
+            self.end()
+
+    def _move_pipe(self) -> None:
+        count = CHUNK
+        if self.attached >= 0:
+            try:
+                count = syscall.tee(self.source, self.attached, CHUNK)
+            except BlockingIOError:
+                return self._wait_for_attached()
+            except BrokenPipeError:
+                return self.detach()
+            if count == 0:
+                return self.end()
+        try:
+            moved = os.splice(self.source, self.log, count, offset_dst=self.offset)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            os.read(self.source, count)  # a full disk must not stop the guest
+            return None
+        if moved == 0:
+            return self.end()
+        return self._record(moved)
+
+    def _move_terminal(self) -> None:
+        data = os.read(self.source, CHUNK)
+        if not data:
+            return self.end()
+        try:
+            written = os.pwrite(self.log, data, self.offset)
+        except OSError:
+            written = 0
+        self._record(written)
+        if self.attached >= 0:
+            self.pending += data
+            self._write_pending()
+        return None
+
+    def _write_pending(self) -> None:
+        try:
+            self.pending = self.pending[os.write(self.attached, self.pending) :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            return self.detach()
+        if self.pending:
+            self._wait_for_attached()
+        return None
+
+    def _wait_for_attached(self) -> None:
+        """The attached command does not read: leave the source alone until it does."""
+        self.pump.watch(self.source, None)
+        self.pump.watch(self.attached, self, select.EPOLLOUT)
+
+    def attached_ready(self) -> None:
+        """The attached command reads again (or has gone)."""
+        self.pump.watch(self.attached, None)
+        if self.pending:
+            self._write_pending()
+        if not self.pending:
+            self.pump.watch(self.source, self)
+
+    def _record(self, count: int) -> None:
+        self.offset += count
+        os.write(self.index, RECORD.pack(time.time_ns(), count, self.number))
+        if self.offset - self.punched > 2 * LOG_LIMIT:
+            self._punch(self.offset - LOG_LIMIT)
+
+    def _punch(self, end: int) -> None:
+        keep_size_and_punch_hole = 3
+        end -= end % 4096
+        _libc.fallocate(self.log, keep_size_and_punch_hole, ctypes.c_long(0), ctypes.c_long(end))
+        self.punched = end
+
+    def end(self) -> None:
+        """The guest has closed this output for good."""
+        if self.ended:
+            return
+        self.ended = True
+        self.pump.watch(self.source, None)
+        if self.attached >= 0:
+            self.pump.watch(self.attached, None)
+            os.close(self.attached)
+        for fd in (self.source, self.log, self.index):
+            os.close(fd)
+        self.pump.stream_ended(self)
+
+
+class Pump:
+    """All streams of all guests, and the connection to the launcher."""
+
+    def __init__(self, control: Channel) -> None:
+        self.control = control
+        self.epoll = select.epoll()
+        self.watched: dict[int, Stream] = {}
+        self.guests: dict[str, list[Stream]] = {}
+        self.epoll.register(control.fileno(), select.EPOLLIN)
+
+    def watch(self, fd: int, stream: Stream | None, events: int = select.EPOLLIN) -> None:
+        """Wait for `fd` on behalf of `stream`, or no longer (None)."""
+        if fd in self.watched:
+            self.epoll.unregister(fd)
+            del self.watched[fd]
+        if stream is not None:
+            self.epoll.register(fd, events)
+            self.watched[fd] = stream
+
+    def serve(self) -> None:
+        """Work until the launcher has gone."""
+        while True:
+            for fd, _ in self.epoll.poll():
+                stream = self.watched.get(fd)
+                if stream is not None:
+                    self._ready(fd, stream)
+                elif fd == self.control.fileno() and not self._commands():
+                    return
+
+    @staticmethod
+    def _ready(fd: int, stream: Stream) -> None:
+        if fd == stream.source:
+            stream.move()
+        else:
+            stream.attached_ready()
+
+    def _commands(self) -> bool:
+        try:
+            if not self.control.fill():
+                return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        while (taken := self.control.take()) is not None:
+            self._command(*taken)
+        return True
+
+    def _command(self, message: dict[str, Any], fds: tuple[int, ...]) -> None:
+        key = message["key"]
+        if message["do"] == "add":
+            self._add(key, message["terminal"], fds)
+        elif message["do"] == "attach":
+            for stream, fd in zip(self.guests.get(key, []), fds, strict=False):
+                stream.attach(fd)
+            for fd in fds[len(self.guests.get(key, [])) :]:
+                os.close(fd)
+        elif message["do"] == "flush":
+            self._flush(key)
+            self.control.send({"flushed": key})
+
+    def _add(self, key: str, terminal: bool, fds: tuple[int, ...]) -> None:
+        half = len(fds) // 3
+        self.guests[key] = [
+            Stream(self, key, number + 1, source, log, index, terminal)
+            for number, (source, log, index) in enumerate(
+                zip(fds[:half], fds[half : 2 * half], fds[2 * half :], strict=True)
+            )
+        ]
+        for stream in self.guests[key]:
+            os.set_blocking(stream.source, False)
+            self.watch(stream.source, stream)
+
+    def _flush(self, key: str) -> None:
+        """Move what is there already, as far as an attached command does not hold it up."""
+        for stream in list(self.guests.get(key, [])):
+            for _ in range(64):
+                if stream.ended or stream.source not in self.watched:
+                    break
+                before = stream.offset
+                stream.move()
+                if not stream.ended and stream.offset == before:
+                    break
+
+    def stream_ended(self, stream: Stream) -> None:
+        """Tell the launcher when a guest's last stream has ended."""
+        streams = self.guests.get(stream.key, [])
+        if all(each.ended for each in streams):
+            self.guests.pop(stream.key, None)
+            self.control.send({"closed": stream.key})
+
+
+def main(fd: int) -> None:
+    """Serve the launcher at the other end of socket `fd` until it has gone."""
+    syscall.prctl(syscall.PR_SET_NAME, b"swiftlet-logs")
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(True)
+    try:
+        Pump(Channel(sock)).serve()
+    except BaseException as error:
+        print(f"log worker: {error!r}", file=sys.stderr)
+        os._exit(1)
+    os._exit(0)

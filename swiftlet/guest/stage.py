@@ -1,0 +1,372 @@
+"""What a container's first process does between clone and exec. Runs in the launcher's child, as its only thread.
+
+The steps are a list and each does one thing; the first that fails names itself, and the launcher tells.
+The root is entered before anything is mounted in it, so that a symbolic link left there by an earlier run
+of the guest resolves inside the guest and nowhere else (CVE-2021-30465, CVE-2025-31133).
+Imports the standard library and `swiftlet.linux` only.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import signal
+import stat
+import struct
+from typing import Any, NoReturn
+
+from swiftlet.linux import capability, mount, namespace, syscall
+from swiftlet.linux.channel import Channel
+from swiftlet.linux.mount import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT
+
+NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+MASKED = (
+    *(f"/proc/{name}" for name in ("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats")),
+    *(f"/proc/{name}" for name in ("sched_debug", "scsi", "timer_list", "timer_stats")),
+    *("/sys/devices/virtual/powercap", "/sys/firmware"),
+)
+"""Docker's masked paths (its thermal_throttle too, which `masked_on_host` adds for each processor)."""
+
+READ_ONLY = tuple(f"/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger"))
+
+_DEVPTS_MAGIC = 0x1CD1
+_TIOCGPTPEER, _TIOCSCTTY, _TIOCSPTLCK = 0x5441, 0x540E, 0x40045431
+
+
+class StageError(Exception):
+    """A step failed; `kind` is a class name of `swiftlet.model.error`."""
+
+    def __init__(self, message: str, kind: str = "LaunchError", hint: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.hint = hint
+
+
+class Guest:
+    """What the child knows: the bundle (or the exec request), and the descriptors that came with it."""
+
+    def __init__(self, bundle: dict[str, Any]) -> None:
+        self.bundle = bundle
+        self.hidden: tuple[tuple[str, bool], ...] = ()
+        self.read_only: tuple[str, ...] = ()
+        self.cgroup_tasks: tuple[int, ...] = ()
+        self.stdio: list[int] = [-1, -1, -1]
+        self.volumes: tuple[int, ...] = ()
+        self.netns = -1
+        self.given_output = False
+        self.userns = -1
+        self.target = -1
+        self.program = b""
+        self.mount_point = ""
+        self.status: Channel | None = None
+
+
+def masked_on_host() -> tuple[tuple[str, bool], ...]:
+    """Which of the masked paths this kernel has, and whether each is a folder. Asked once by the launcher."""
+    base = "/sys/devices/system/cpu"
+    processors = [name for name in os.listdir(base) if name.startswith("cpu") and name[3:].isdigit()]
+    paths = [*MASKED, *(f"{base}/{name}/thermal_throttle" for name in processors)]
+    return tuple((path, os.path.isdir(path)) for path in paths if os.path.exists(path))
+
+
+def read_only_on_host() -> tuple[str, ...]:
+    """Which of the read-only paths this kernel has."""
+    return tuple(path for path in READ_ONLY if os.path.exists(path))
+
+
+def join_cgroups(guest: Guest) -> None:
+    """Enter the v1 hierarchies (v2 was entered by clone3): a thread that moves itself takes no global lock."""
+    for fd in guest.cgroup_tasks:
+        os.write(fd, b"0")
+    syscall.unshare(namespace.NEWCGROUP)
+
+
+def join_network(guest: Guest) -> None:
+    """Enter the prepared network namespace."""
+    if guest.netns >= 0:
+        syscall.setns(guest.netns, namespace.NEWNET)
+
+
+def enter_root(guest: Guest) -> None:
+    """Mount the overlay and make it the root; the host's tree is gone from here on."""
+    bundle = guest.bundle
+    state = bundle["state_dir"]
+    lowers = list(bundle["rootfs"]["lowers"])
+    if guest.userns >= 0:
+        os.chown(f"{state}/upper", bundle["userns"], bundle["userns"])
+        lowers = _mapped_lowers(lowers, guest.userns, guest.mount_point)
+    mount.overlay(lowers, f"{state}/upper", f"{state}/work", guest.mount_point)
+    os.chdir(guest.mount_point)
+    syscall.pivot_root(".", ".")
+    syscall.umount(".", mount.MNT_DETACH)
+    os.chdir("/")
+    for name in ("/proc", "/sys", "/dev"):
+        if not stat.S_ISDIR(os.lstat(name).st_mode):
+            raise StageError(f"{name} in the guest's root is not a folder", hint="remove this guest and run it anew")
+
+
+def _mapped_lowers(lowers: list[str], userns: int, mount_point: str) -> list[str]:
+    """Id-mapped copies of the lowers, at places that only this namespace has."""
+    syscall.mount("none", mount_point, "tmpfs", 0, "size=64k")
+    mapped = []
+    for index, lower in enumerate(lowers):
+        place = f"{mount_point}/{index}"
+        os.mkdir(place)
+        tree = syscall.open_tree(syscall.AT_FDCWD, lower, 1)
+        syscall.mount_setattr(tree, "", set_=mount.ATTR_IDMAP, userns=userns)
+        syscall.move_mount(tree, syscall.AT_FDCWD, place)
+        os.close(tree)
+        mapped.append(place)
+    return mapped
+
+
+def mount_kernel(guest: Guest) -> None:
+    """Mount /proc and /sys."""
+    strict = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    syscall.mount("proc", "/proc", "proc", strict)
+    syscall.mount("sysfs", "/sys", "sysfs", strict | MS_RDONLY)
+
+
+def mount_cgroups(guest: Guest) -> None:
+    """Show the guest its own control groups, read-only: runtimes read their memory limit there."""
+    strict = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    hierarchies = [name for name in guest.bundle["cgroup"]["paths"] if name]
+    if not hierarchies:
+        syscall.mount("cgroup", "/sys/fs/cgroup", "cgroup2", strict | MS_RDONLY)
+        return
+    syscall.mount("tmpfs", "/sys/fs/cgroup", "tmpfs", strict, "size=4k,mode=755")
+    for name in hierarchies:
+        os.mkdir(f"/sys/fs/cgroup/{name}")
+        syscall.mount("cgroup", f"/sys/fs/cgroup/{name}", "cgroup", strict | MS_RDONLY, name)
+    syscall.mount("none", "/sys/fs/cgroup", "", MS_REMOUNT | MS_BIND | MS_RDONLY | strict)
+
+
+def mount_devices(guest: Guest) -> None:
+    """/dev: six nodes, the usual links, pseudo-terminals, shared memory and message queues of the guest's own."""
+    syscall.mount("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "size=65536k,mode=755")
+    mask = os.umask(0)
+    for name, major, minor in NODES:
+        os.mknod(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
+    os.umask(mask)
+    for name, target in LINKS:
+        os.symlink(target, f"/dev/{name}")
+    for name in ("pts", "shm", "mqueue"):
+        os.mkdir(f"/dev/{name}")
+    strict = MS_NOSUID | MS_NOEXEC
+    syscall.mount("devpts", "/dev/pts", "devpts", strict, "newinstance,ptmxmode=0666,mode=0620,gid=5")
+    size = guest.bundle["shm_bytes"]
+    syscall.mount("shm", "/dev/shm", "tmpfs", strict | MS_NODEV, f"size={size},mode=1777")
+    syscall.mount("mqueue", "/dev/mqueue", "mqueue", strict | MS_NODEV)
+    if guest.userns >= 0:
+        _give_devices(guest.bundle["userns"])
+
+
+def _give_devices(first: int) -> None:
+    """In a user namespace the guest's root owns what a container's root expects to own."""
+    for path in ("/dev", "/dev/shm", "/dev/pts/ptmx", *(f"/dev/{name}" for name, _, _ in NODES)):
+        os.chown(path, first, first)
+
+
+def attach_volumes(guest: Guest) -> None:
+    """Attach the detached mounts and tmpfs that the bundle names, making what they are attached to."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for (target, is_folder), source in zip(guest.bundle["volumes"], guest.volumes, strict=True):
+        place = mount.make_beneath(root, target, directory=is_folder)
+        syscall.move_mount(source, place, "")
+        os.close(place)
+        os.close(source)
+    for specification in guest.bundle["tmpfs"]:
+        target, _, options = specification.partition(":")
+        os.close(mount.make_beneath(root, target, directory=True))
+        syscall.mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options or "mode=1777")
+    os.close(root)
+
+
+def hide_paths(guest: Guest) -> None:
+    """Mask what tells about the host, and make read-only what changes it."""
+    strict = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    for path, is_folder in guest.hidden:
+        if is_folder:
+            syscall.mount("tmpfs", path, "tmpfs", strict | MS_RDONLY, "size=0k,nr_inodes=2")
+        else:
+            syscall.mount("/dev/null", path, "", MS_BIND)
+    for path in guest.read_only:
+        syscall.mount(path, path, "", MS_BIND | mount.MS_REC)
+        syscall.mount("none", path, "", MS_REMOUNT | MS_BIND | MS_RDONLY | strict)
+
+
+def open_console(guest: Guest) -> None:
+    """Make a pseudo-terminal of the guest's own, send its master to the launcher, keep its slave as standard I/O."""
+    if not guest.bundle["tty"]:
+        return
+    master = syscall.openat2(syscall.AT_FDCWD, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, syscall.RESOLVE_NO_SYMLINKS)
+    if syscall.filesystem_type(master) != _DEVPTS_MAGIC:
+        raise StageError("/dev/pts in the guest is not a devpts: no terminal can be had")
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    _send_status(guest, {"console": True}, (master,))
+    os.close(master)
+    os.fchmod(slave, 0o620)
+    os.fchown(slave, guest.bundle["userns"] + guest.bundle["uid"], -1)
+    if guest.target < 0:
+        os.close(os.open("/dev/console", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        copy = mount.clone_tree(slave, recursive=False)
+        syscall.move_mount(copy, syscall.AT_FDCWD, "/dev/console")
+        os.close(copy)
+    guest.stdio = [slave, slave, slave]
+
+
+def take_stdio(guest: Guest) -> None:
+    """Put standard input, output and error in their places and take the terminal, if there is one."""
+    os.setsid()
+    for number, fd in enumerate(guest.stdio):
+        os.dup2(fd, number, inheritable=True)
+    if guest.bundle["tty"]:
+        fcntl.ioctl(0, _TIOCSCTTY, 0)
+
+
+def seal_root(guest: Guest) -> None:
+    """Make the root read-only where that was asked for; volumes and kernel file systems keep their own flags."""
+    if guest.bundle["read_only"]:
+        syscall.mount_setattr(syscall.AT_FDCWD, "/", set_=mount.ATTR_RDONLY)
+
+
+def name_host(guest: Guest) -> None:
+    """Set the guest's host name."""
+    syscall.sethostname(guest.bundle["hostname"])
+
+
+def join_guest(guest: Guest) -> None:
+    """For exec: enter the namespaces of a running guest (its pid namespace was entered by clone)."""
+    everything = namespace.NEWNS | namespace.NEWIPC | namespace.NEWUTS | namespace.NEWNET | namespace.NEWCGROUP
+    for fd in guest.cgroup_tasks:
+        os.write(fd, b"0")
+    syscall.setns(guest.target, everything)
+    os.chdir("/")
+
+
+def set_limits(guest: Guest) -> None:
+    """Apply resource limits; -1 is no limit."""
+    for name, (soft, hard) in guest.bundle["rlimits"].items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (soft, hard))
+
+
+def enter_folder(guest: Guest) -> None:
+    """Go to the working folder, making it if need be; refuse one that is not below the root (CVE-2024-21626)."""
+    cwd = guest.bundle["cwd"]
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        folder = mount.make_beneath(root, cwd, directory=True)
+        os.fchdir(folder)
+        os.close(folder)
+    except NotADirectoryError:
+        raise StageError(f"working folder {cwd} is not a folder in the guest") from None
+    finally:
+        os.close(root)
+    if not os.getcwd().startswith("/"):
+        raise StageError(f"working folder {cwd} lies outside the guest's root")
+
+
+def drop_privileges(guest: Guest) -> None:
+    """Become the guest's user with the bundle's capabilities and nothing more."""
+    bundle = guest.bundle
+    if guest.userns >= 0:
+        syscall.setns(guest.userns, namespace.NEWUSER)
+    capability.drop_to(bundle["uid"], bundle["gid"], tuple(bundle["groups"]), tuple(bundle["capabilities"]))
+    syscall.prctl(syscall.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def execute(guest: Guest) -> None:
+    """Load the seccomp program and become the command, looked up in the guest's PATH as a shell does."""
+    argv = list(guest.bundle["argv"])
+    environment = guest.bundle["env"]
+    command = argv[0]
+    folders = [""] if "/" in command else environment.get("PATH", "").split(":")
+    for number in (0, 1, 2):
+        os.set_inheritable(number, True)
+    syscall.close_range(3, flags=4)
+    _send_status(guest, {"ready": True})
+    if guest.program:
+        from swiftlet.linux import seccomp
+
+        seccomp.load(guest.program)
+    denied: OSError | None = None
+    for folder in folders:
+        path = f"{folder or '.'}/{command}" if "/" not in command else command
+        try:
+            os.execve(path, argv, environment)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                denied = error
+            elif os.path.lexists(path):
+                raise _missing_interpreter(path) from None
+    if denied is not None:
+        raise StageError(f"cannot execute {command!r}: {denied.strerror}")
+    raise StageError(f"command {command!r} is not in the guest", "CommandNotFoundError")
+
+
+def _missing_interpreter(path: str) -> StageError:
+    """`path` is there and could not be executed for want of something: tell what its first line asks for."""
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return StageError(f"{path} is a link to nothing", "CommandNotFoundError")
+    if first.startswith(b"#!"):
+        interpreter = first[2:].split()[:1]
+        name = interpreter[0].decode(errors="replace") if interpreter else "?"
+        return StageError(f"{path} asks for the interpreter {name}, which is not in the guest", "CommandNotFoundError")
+    return StageError(f"{path} needs a dynamic loader that is not in the guest", "CommandNotFoundError")
+
+
+START = (
+    join_cgroups,
+    join_network,
+    enter_root,
+    mount_kernel,
+    mount_cgroups,
+    mount_devices,
+    attach_volumes,
+    hide_paths,
+    open_console,
+    seal_root,
+    name_host,
+    take_stdio,
+    set_limits,
+    enter_folder,
+    drop_privileges,
+    execute,
+)
+SANDBOX = (enter_root, mount_kernel, mount_devices, hide_paths, name_host, take_stdio, drop_privileges, execute)
+EXEC = (join_guest, open_console, take_stdio, set_limits, enter_folder, drop_privileges, execute)
+
+
+def run(guest: Guest, steps: tuple[Any, ...]) -> NoReturn:
+    """Do the steps; the last one executes the command. On a failure tell the launcher and leave."""
+    name = ""
+    try:
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)  # ignored by Python; a guest must find the defaults
+        for step in steps:
+            name = step.__name__
+            step(guest)
+    except StageError as error:
+        _send_status(guest, {"error": {"kind": error.kind, "message": str(error), "hint": error.hint}})
+    except BaseException as error:
+        told = f"{name.replace('_', ' ')}: {error}"
+        _send_status(guest, {"error": {"kind": "LaunchError", "message": told, "hint": ""}})
+    os._exit(125)
+
+
+def _send_status(guest: Guest, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+    assert guest.status is not None
+    guest.status.send(message, fds)

@@ -1,0 +1,34 @@
+"""Namespaces: their flags, a user namespace with a mapping, and the joining of a guest's."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from swiftlet.linux import syscall
+
+NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
+NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
+
+RANGE = 65536
+"""User ids in one guest's user namespace."""
+
+
+def user_namespace(first: int) -> int:
+    """A descriptor of a new user namespace that maps ids 0..65535 to `first`.. of this one.
+
+    A short-lived child owns the namespace until the mapping is written; the descriptor then keeps it.
+    """
+    pid, pidfd = syscall.clone3(NEWUSER)
+    if pid == 0:
+        while True:
+            signal.pause()
+    try:
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{pid}/{name}", "w") as file:
+                file.write(f"0 {first} {RANGE}\n")
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(pidfd)

@@ -1,0 +1,42 @@
+"""Fixtures for tests that need root: a launcher of their own and a root file system of one static busybox."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.launching import TestLauncher
+
+APPLETS = (
+    "sh ls cat mount umount id ps echo sleep hostname ip df tty stty mkdir rm mv ln chmod chown mknod dd touch kill "
+    "head grep true false env pwd stat seq yes readlink test printf wc nslookup wget nc ulimit"
+).split()
+
+
+@pytest.fixture(scope="session")
+def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A lower layer: busybox, its applets, the folders that every root has."""
+    root = tmp_path_factory.mktemp("busybox")
+    for name in ("usr/bin", "proc", "sys", "dev", "etc", "tmp", "root", "run"):
+        (root / name).mkdir(parents=True)
+    (root / "bin").symlink_to("usr/bin")
+    busybox = shutil.which("busybox")
+    assert busybox, "busybox-static is installed by ./dev test"
+    shutil.copy(busybox, root / "usr/bin/busybox")
+    for name in APPLETS:
+        (root / "usr/bin" / name).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    root.chmod(0o755)
+    return str(root)
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[TestLauncher]:
+    """A running launcher; when the test is over none of its guests and none of its control groups may be left."""
+    made = TestLauncher(str(tmp_path), f"swiftlet-test-{os.getpid()}")
+    yield made
+    made.close()
