@@ -102,7 +102,7 @@ def apply(writes: tuple[tuple[str, str], ...]) -> None:
 
 def open_entrances(paths: dict[str, str]) -> list[int]:
     """Descriptors by which a process moves itself into the version 1 groups; version 2 is entered by clone3."""
-    return [os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for key, path in paths.items() if key]
+    return [os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for key, path in paths.items() if key]
 
 
 def enter(entrances: list[int]) -> None:
