@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from swiftlet.guest import stage
+from swiftlet.guest import insertion, stage
 from swiftlet.guest.logworker import LogWorker
 from swiftlet.guest.process import Output, Process, exit_of, write_exit
 from swiftlet.linux import cgroup, cgroup_device, mount, namespace, syscall
@@ -198,6 +198,17 @@ class Launcher:
             raise
         finally:
             self._close_given(guest, output)
+        target.execs[process.exec] = process
+
+    def do_insert(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> None:
+        """Attach a component's tree in a running guest and link its files (`guest.insertion`)."""
+        key = parameters["id"]
+        target = self._guest_of(parameters)
+        guest = stage.Guest(parameters)
+        guest.volumes = fds
+        guest.target = target.pidfd
+        process = Process(key, parameters["exec"], call, "", target.groups, False)
+        self._clone(process, guest, 0, insertion.INSERT)
         target.execs[process.exec] = process
 
     def do_attach(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:

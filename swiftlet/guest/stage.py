@@ -17,7 +17,7 @@ import stat
 import struct
 from typing import Any, NoReturn
 
-from swiftlet.linux import capability, mount, namespace, syscall
+from swiftlet.linux import capability, mount, namespace, seccomp, syscall
 from swiftlet.linux.channel import Channel
 from swiftlet.linux.mount import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT
 
@@ -296,8 +296,6 @@ def execute(guest: Guest) -> None:
     syscall.close_range(3, flags=4)
     _send_status(guest, {"ready": True})
     if guest.program:
-        from swiftlet.linux import seccomp
-
         seccomp.load(guest.program)
     denied: OSError | None = None
     for folder in folders:

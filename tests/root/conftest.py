@@ -11,10 +11,49 @@ import pytest
 
 from tests.launching import TestLauncher
 
-APPLETS = (
-    "sh ls cat mount umount id ps echo sleep hostname ip df tty stty mkdir rm mv ln chmod chown mknod dd touch kill "
-    "head grep true false env pwd stat seq yes readlink test printf wc nslookup wget nc ulimit"
-).split()
+APPLETS = [
+    "sh",
+    "ls",
+    "cat",
+    "mount",
+    "umount",
+    "id",
+    "ps",
+    "echo",
+    "sleep",
+    "hostname",
+    "ip",
+    "df",
+    "tty",
+    "stty",
+    "mkdir",
+    "rm",
+    "mv",
+    "ln",
+    "chmod",
+    "chown",
+    "mknod",
+    "dd",
+    "touch",
+    "kill",
+    "head",
+    "grep",
+    "true",
+    "false",
+    "env",
+    "pwd",
+    "stat",
+    "seq",
+    "yes",
+    "readlink",
+    "test",
+    "printf",
+    "wc",
+    "nslookup",
+    "wget",
+    "nc",
+    "ulimit",
+]
 
 
 @pytest.fixture(scope="session")

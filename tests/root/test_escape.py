@@ -76,7 +76,7 @@ def test_volume_targets_stay_inside(
     bundle = launcher.bundle("a", [busybox_root], ["sh", "-c", "cat /link/*/file; ls /etc"])
     os.symlink("/../../../../../../etc", f"{bundle['state_dir']}/upper/link")
     bundle["volumes"] = [[f"/link/{os.path.basename(marker)}", True]]
-    message, fds = launcher.start(bundle, ("volume",), (volume(str(source)),))
+    message, _ = launcher.start(bundle, ("volume",), (volume(str(source)),))
     assert "error" not in message, message
     assert launcher.exited("a")["code"] == 0
     with open(f"{bundle['state_dir']}/stdout") as file:

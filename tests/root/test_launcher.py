@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from swiftlet.linux import mount
 from tests.launching import TestLauncher
 
 pytestmark = pytest.mark.root
@@ -169,7 +170,7 @@ def test_read_only_root_and_limits_and_folder(launcher: TestLauncher, busybox_ro
         "a", [busybox_root], ["sh", "-c", "touch /x; touch /tmp/y && echo tmp; ulimit -n; pwd; id -u"],
         read_only=True, tmpfs=["/tmp"], rlimits={"NOFILE": [64, 64]}, cwd="/root", uid=1000, gid=1000,
     )  # fmt: skip
-    code, out, err = launcher.run(bundle)
+    _, out, err = launcher.run(bundle)
     assert out.split() == ["tmp", "64", "/root", "1000"]
     assert "Read-only file system" in err
 
@@ -202,3 +203,33 @@ def test_hostile_requests_are_refused(launcher: TestLauncher, busybox_root: str)
     assert "lacks" in launcher.request("start", {})[0]["error"]["message"]
     assert launcher.request("kill", {"id": "../../x"})[0]["error"]["kind"] == "ConflictError"
     assert launcher.run(launcher.bundle("a", [busybox_root], ["true"]))[0] == 0
+
+
+def test_a_component_is_inserted_whole_or_not_at_all(
+    launcher: TestLauncher, busybox_root: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tree = tmp_path_factory.mktemp("component")
+    (tree / "tool").write_text("#!/bin/sh\necho the tool\n")
+    (tree / "tool").chmod(0o755)
+    launcher.start(launcher.bundle("a", [busybox_root], ["sleep", "100"]))
+
+    def insert(number: str, links: list[list[str]]) -> Any:
+        fd = os.open(tree, os.O_PATH)
+        mounted = mount.clone_tree(fd)
+        mount.set_mount_attributes(mounted, set_=mount.ATTR_RDONLY | mount.ATTR_NOSUID | mount.ATTR_NODEV)
+        request = {"id": "a", "exec": number, "place": f"/run/inserted/{number}", "links": links}
+        reply = launcher.request("insert", request, (mounted,))[0]
+        os.close(mounted)
+        os.close(fd)
+        if "error" not in reply:
+            assert launcher.exited("a", number)["code"] == 0
+        return reply
+
+    bad = insert("1", [["/usr/bin/new", "/run/inserted/1/tool"], ["/usr/bin/ls", "/run/inserted/1/tool"]])
+    assert bad["error"]["kind"] == "ConflictError"
+    assert not os.path.lexists(f"{launcher.root}/guests/a/upper/usr/bin/new")
+    assert "error" not in insert("2", [["/usr/bin/new", "/run/inserted/2/tool"]])
+    _, fds = run_exec(
+        launcher, "a", "3", ["sh", "-c", "new; touch /run/inserted/2/x || grep -c ' /run/inserted' /proc/mounts"]
+    )
+    assert read_all(fds[1]).decode().split() == ["the", "tool", "1"]
