@@ -42,6 +42,7 @@ class ContainerDriver:
             rlimits=workload.ulimits,
             seccomp=place.seccomp if workload.seccomp == "default" else "",
             read_only=workload.read_only,
+            volatile=workload.remove,
             tty=workload.tty,
             userns=place.userns,
         )

@@ -71,7 +71,7 @@ class Output:
             self.attached.append(attached)
 
     def take_ends(self) -> tuple[int, ...]:
-        """What an attached command gets, to be closed by the caller: the terminal's master first, where there is one."""
+        """What an attached command gets, to be closed by the caller: a terminal's master comes first."""
         ends = tuple(self.ends)
         self.ends.clear()
         if self.tty and self.sources:

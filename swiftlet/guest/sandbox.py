@@ -33,7 +33,7 @@ class SandboxError(Exception):
 def run_sandboxed(
     lowers: Sequence[str], argv: Sequence[str], outputs: Sequence[str], scratch: str, *, timeout: float = 120.0
 ) -> dict[str, tuple[int, bytes]]:
-    """Run `argv` over `lowers` and return the regular files that it left at or below `outputs`: path -> (mode, content).
+    """Run `argv` over `lowers` and return the files that it left at or below `outputs`: path -> (mode, content).
 
     scratch: a folder on the store's file system. Raises SandboxError when the command fails, takes longer than
     `timeout` seconds, or leaves none of an output.
@@ -99,8 +99,8 @@ def main() -> None:
     """Read a bundle from standard input, run its command as process 1 of new namespaces, leave with its code."""
     bundle = json.load(sys.stdin)
     bundle.update(
-        env={"PATH": _PATH, "HOME": "/root", "LC_ALL": "C.UTF-8"}, tty=False, userns=0, shm_bytes=16 << 20,
-        hostname="sandbox", uid=0, gid=0, groups=[], capabilities=sorted(capability.DEFAULT),
+        env={"PATH": _PATH, "HOME": "/root", "LC_ALL": "C.UTF-8"}, tty=False, userns=0, volatile=True,
+        shm_bytes=16 << 20, hostname="sandbox", uid=0, gid=0, groups=[], capabilities=sorted(capability.DEFAULT),
     )  # fmt: skip
     guest = stage.Guest(bundle)
     guest.hidden = stage.masked_on_host()

@@ -104,7 +104,7 @@ def enter_root(guest: Guest) -> None:
     if guest.userns >= 0:
         os.chown(f"{state}/upper", bundle["userns"], bundle["userns"])
         lowers = _mapped_lowers(lowers, guest.userns, guest.mount_point)
-    mount.overlay(lowers, f"{state}/upper", f"{state}/work", guest.mount_point)
+    mount.overlay(lowers, f"{state}/upper", f"{state}/work", guest.mount_point, volatile=bundle["volatile"])
     os.chdir(guest.mount_point)
     syscall.pivot_root(".", ".")
     syscall.umount(".", mount.MNT_DETACH)
@@ -263,6 +263,8 @@ def set_limits(guest: Guest) -> None:
 def enter_folder(guest: Guest) -> None:
     """Go to the working folder, making it if need be; refuse one that is not below the root (CVE-2024-21626)."""
     cwd = guest.bundle["cwd"]
+    if cwd == "/":
+        return  # where every step leaves the process
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         folder = mount.make_beneath(root, cwd, directory=True)

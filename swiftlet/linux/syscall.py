@@ -128,8 +128,9 @@ def fsopen(kind: str) -> int:
 
 
 def fsconfig(fd: int, key: str, value: str) -> None:
-    """fsconfig(2): set a string option."""
-    call(_FSCONFIG, fd, 1, key.encode(), value.encode(), 0, about=f"{key}={value}")
+    """fsconfig(2): set a string option, or (where `value` is empty) a flag."""
+    command = 1 if value else 0
+    call(_FSCONFIG, fd, command, key.encode(), value.encode() or None, 0, about=f"{key}={value}")
 
 
 def fsmount(fd: int, attributes: int = 0, *, about: str = "") -> int:

@@ -40,6 +40,7 @@ class Bundle(msgspec.Struct, frozen=True):
     netns: "new" an empty namespace, "host", or "fd" (a descriptor is sent along).
     volumes: (target, is_directory) in the order of the mount descriptors that are sent along.
     capabilities: numbers that stay in the bounding set. rlimits: name without RLIMIT_ -> (soft, hard), -1 unlimited.
+    volatile: the guest's own root is removed with it, so what is written there need not survive a power failure.
     userns: first host uid of a range of 65,536 mapped to the guest's 0, or 0 for no user namespace.
     """
 
@@ -62,6 +63,7 @@ class Bundle(msgspec.Struct, frozen=True):
     rlimits: dict[str, tuple[int, int]] = {}
     seccomp: str = ""
     read_only: bool = False
+    volatile: bool = False
     tty: bool = False
     userns: int = 0
     shm_bytes: int = 64 << 20
