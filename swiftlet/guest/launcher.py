@@ -158,8 +158,7 @@ class Launcher:
             cgroup.create(process.groups)
             process.owns_groups = True
             cgroup.apply(tuple((path, value) for path, value in bundle["cgroup"]["writes"]))
-            flags = _NAMESPACES | (namespace.NEWNET if bundle["netns"] == "new" else 0)
-            self._clone(process, guest, flags, stage.START)
+            self._clone(process, guest, _NAMESPACES | self._network_flag(guest), stage.START)
         except BaseException:
             if output is not None:
                 output.close()
@@ -271,6 +270,13 @@ class Launcher:
             guest.program = self._program(bundle["seccomp"])
         return guest
 
+    def _network_flag(self, guest: stage.Guest) -> int:
+        """Give the guest an empty network namespace if it wants one: a ready one, else one that clone makes."""
+        if guest.bundle["netns"] != "new":
+            return 0
+        guest.netns = guest.owned_netns = self.logs.take_network()
+        return namespace.NEWNET if guest.netns < 0 else 0
+
     def _program(self, path: str) -> bytes:
         """A compiled seccomp program, read once: its name is its digest."""
         if path not in self.programs:
@@ -320,8 +326,9 @@ class Launcher:
 
     def _close_given(self, guest: stage.Guest, output: Output | None) -> None:
         """Close the child's ends in this process (descriptors of the request are closed by `_request`)."""
-        if guest.userns >= 0:
-            os.close(guest.userns)
+        for fd in (guest.userns, guest.owned_netns):
+            if fd >= 0:
+                os.close(fd)
         if output is not None:
             output.close_children()
 

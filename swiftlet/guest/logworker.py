@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable
 
 from swiftlet.guest import pump
 from swiftlet.guest.process import Output
 from swiftlet.linux.channel import Channel
+
+SPARE_NETWORKS = 4
 
 
 class LogWorker:
@@ -19,6 +22,8 @@ class LogWorker:
         self._watch = watch
         self._outputs: dict[str, tuple[str, Output]] = {}
         self._flushing: dict[str, Callable[[], None]] = {}
+        self._networks: deque[int] = deque()
+        self._ordered = 0
         self._start()
 
     def _start(self) -> None:
@@ -31,6 +36,19 @@ class LogWorker:
         theirs.close()
         self._channel = Channel(ours)
         self._watch(ours.fileno(), self._read)
+        self._ordered = 0
+        self._order_networks()
+
+    def take_network(self) -> int:
+        """A network namespace that is ready, to be closed by the caller; -1 when there is none at the moment."""
+        fd = self._networks.popleft() if self._networks else -1
+        self._order_networks()
+        return fd
+
+    def _order_networks(self) -> None:
+        while len(self._networks) + self._ordered < SPARE_NETWORKS:
+            self._ordered += 1
+            self._send({"do": "network"})
 
     def add(self, key: str, state_dir: str, output: Output) -> None:
         """Let a guest's outputs be moved to its logs, and to its attached ends if it has any."""
@@ -67,8 +85,11 @@ class LogWorker:
         except OSError:
             alive = False
         while (taken := self._channel.take()) is not None:
-            message, _ = taken
-            if "closed" in message:
+            message, fds = taken
+            if fds:
+                self._ordered -= 1
+                self._networks.extend(fds)
+            elif "closed" in message:
                 self._forget(message["closed"])
             elif "flushed" in message:
                 self._flushed(message["flushed"])

@@ -3,7 +3,8 @@
 It may be killed at any moment: the launcher holds every descriptor too and starts another. Bytes go from a
 guest's pipe to its log by one splice, so a chunk is either still in the pipe or in the log, never lost in
 between; an attached command is given a copy by tee before that. A slow attached command slows its guest, as a
-pipe does, and nobody else. Imports the standard library and `swiftlet.linux` only.
+pipe does, and nobody else. It also makes empty network namespaces in advance, 0.3 ms each that no start waits for.
+ Imports the standard library and `swiftlet.linux` only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import time
 from typing import Any
 
-from swiftlet.linux import syscall
+from swiftlet.linux import namespace, syscall
 from swiftlet.linux.channel import Channel
 
 CHUNK = 1 << 16
@@ -213,8 +214,12 @@ class Pump:
         return True
 
     def _command(self, message: dict[str, Any], fds: tuple[int, ...]) -> None:
-        key = message["key"]
-        if message["do"] == "add":
+        key = message.get("key", "")
+        if message["do"] == "network":
+            fd = namespace.network_namespace()
+            self.control.send({"network": True}, (fd,))
+            os.close(fd)
+        elif message["do"] == "add":
             self._add(key, message["terminal"], fds)
         elif message["do"] == "attach":
             for stream, fd in zip(self.guests.get(key, []), fds, strict=False):

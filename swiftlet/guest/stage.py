@@ -62,6 +62,7 @@ class Guest:
         self.stdio: list[int] = [-1, -1, -1]
         self.volumes: tuple[int, ...] = ()
         self.netns = -1
+        self.owned_netns = -1
         self.given_output = False
         self.userns = -1
         self.target = -1
@@ -91,9 +92,11 @@ def join_cgroups(guest: Guest) -> None:
 
 
 def join_network(guest: Guest) -> None:
-    """Enter the prepared network namespace."""
+    """Enter the prepared network namespace; one that clone made still has its loopback down."""
     if guest.netns >= 0:
         syscall.setns(guest.netns, namespace.NEWNET)
+    elif guest.bundle["netns"] == "new":
+        namespace.raise_loopback()
 
 
 def enter_root(guest: Guest) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import socket
+import struct
 
 from swiftlet.linux import syscall
 
@@ -32,3 +35,17 @@ def user_namespace(first: int) -> int:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(pidfd)
+
+
+def network_namespace() -> int:
+    """Move this process to a new network namespace whose loopback is up, and return a descriptor of it."""
+    syscall.unshare(NEWNET)
+    raise_loopback()
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def raise_loopback() -> None:
+    """Let `lo` of this process's network namespace carry packets."""
+    set_flags, up_and_running = 0x8914, 0x41
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        fcntl.ioctl(control, set_flags, struct.pack("16sh14x", b"lo", up_and_running))
