@@ -3,7 +3,8 @@
 In effect it is docker's default profile for 64-bit programs, with Linux 6.18's newer calls decided in its spirit. A
 call that is known and not allowed fails with EPERM; a number that is not known here fails with ENOSYS, so that a
 newer C library takes its older way. clone3 fails with ENOSYS too: its flags lie in memory, where a program could
-change them after the check, and C libraries fall back to clone. `linux.seccomp` compiles and loads.
+change them after the check, and C libraries fall back to clone. `linux.seccomp_compiler`
+compiles, `linux.seccomp` loads.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import hashlib
 import os
 
 from swiftlet.linux.capability import NUMBERS as CAPABILITIES
-from swiftlet.linux.seccomp import ALLOW, Condition, Profile, Rule, compile_profile, refuse
+from swiftlet.linux.seccomp_compiler import ALLOW, Condition, Profile, Rule, compile_profile, refuse
 from swiftlet.linux.syscall_table import NUMBERS
 
 ALLOWED: dict[str, str] = {

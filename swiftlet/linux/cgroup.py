@@ -246,7 +246,7 @@ def usage(paths: dict[str, str]) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for key, path in paths.items():
-        counters = _COUNTERS_UNIFIED if key == "" else _COUNTERS_V1
+        counters = _counters(key)
         texts = {file: _words(f"{path}/{file}") for file in {counter[1] for counter in counters}}
         for name, file, field, factor in counters:
             value = _number(texts[file], field)
@@ -273,6 +273,13 @@ _COUNTERS_V1 = (
     ("pids", "pids.current", "", 1),
     ("oom_kills", "memory.oom_control", "oom_kill", 1),
 )
+
+
+def _counters(key: str) -> list[tuple[str, str, str, int]]:
+    """The counters that a hierarchy may have: a version 1 file begins with its controller's name."""
+    if key == "":
+        return list(_COUNTERS_UNIFIED)
+    return [counter for counter in _COUNTERS_V1 if counter[1].partition(".")[0] in key.split(",")]
 
 
 def _words(path: str) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-from _collections import deque
 
 from swiftlet.linux.message import decode, encode
 
@@ -29,6 +28,8 @@ MAX_FDS = 200
 
 _CHUNK = 65536
 
+_ADDRESS_BYTES = 107
+
 Message = dict[str, "Any"]
 
 
@@ -46,7 +47,7 @@ class Channel:
         self.sock = sock
         self._input = bytearray()
         self._scanned = 0
-        self._descriptors: deque[int] = deque()
+        self._descriptors: list[int] = []
         self.closed = False
 
     def fileno(self) -> int:
@@ -112,12 +113,14 @@ class Channel:
         count = message.get("fds", 0)
         if type(count) is not int or not 0 <= count <= len(self._descriptors):
             raise ChannelError("announced descriptors did not come")
-        return message, tuple(self._descriptors.popleft() for _ in range(count))
+        taken = tuple(self._descriptors[:count])
+        del self._descriptors[:count]
+        return message, taken
 
     def close(self) -> None:
         """Close the socket and every descriptor that nobody took."""
         while self._descriptors:
-            os.close(self._descriptors.popleft())
+            os.close(self._descriptors.pop())
         self.sock.close()
         self.closed = True
 
@@ -133,11 +136,19 @@ def _parse(raw: bytes) -> Message:
 
 
 def connect(path: str) -> Channel:
-    """Connect to a Unix socket by path."""
+    """Connect to a Unix socket by path, however long: an address holds 107 bytes, a descriptor's link is short."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    folder = -1
     try:
-        sock.connect(path)
+        address = path
+        if len(os.fsencode(path)) > _ADDRESS_BYTES:
+            folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            address = f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+        sock.connect(address)
     except OSError as error:
         sock.close()
         raise OSError(error.errno, error.strerror, path) from None
+    finally:
+        if folder >= 0:
+            os.close(folder)
     return Channel(sock)
