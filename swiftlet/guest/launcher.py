@@ -23,7 +23,7 @@ from typing import Any
 from swiftlet.guest import insertion, stage
 from swiftlet.guest.logworker import LogWorker
 from swiftlet.guest.process import Output, Process, exit_of, write_exit
-from swiftlet.linux import cgroup, cgroup_device, mount, namespace, syscall
+from swiftlet.linux import cgroup, cgroup_device, mount, namespace, seccomp, syscall
 from swiftlet.linux.channel import Channel
 
 _NAMESPACES = namespace.NEWNS | namespace.NEWUTS | namespace.NEWIPC | namespace.NEWPID
@@ -49,7 +49,7 @@ class Launcher:
         self.client: Channel | None = None
         self.guests: dict[str, Process] = {}
         self.outputs: dict[str, Output] = {}
-        self.programs: dict[str, bytes] = {}
+        self.filters: dict[str, seccomp.Filter] = {}
         self.hidden = stage.masked_on_host()
         self.read_only = stage.read_only_on_host()
         self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -267,7 +267,7 @@ class Launcher:
                 guest.stdio[("stdin", "stdout", "stderr").index(role)] = fd
         guest.given_output = "stdout" in roles
         if bundle["seccomp"]:
-            guest.program = self._program(bundle["seccomp"])
+            guest.filter = self._filter(bundle["seccomp"])
         return guest
 
     def _network_flag(self, guest: stage.Guest) -> int:
@@ -277,12 +277,12 @@ class Launcher:
         guest.netns = guest.owned_netns = self.logs.take_network()
         return namespace.NEWNET if guest.netns < 0 else 0
 
-    def _program(self, path: str) -> bytes:
-        """A compiled seccomp program, read once: its name is its digest."""
-        if path not in self.programs:
+    def _filter(self, path: str) -> seccomp.Filter:
+        """A compiled system call filter, read once: its name is its digest."""
+        if path not in self.filters:
             with open(path, "rb") as file:
-                self.programs[path] = file.read()
-        return self.programs[path]
+                self.filters[path] = seccomp.Filter(file.read())
+        return self.filters[path]
 
     def _output(self, process: Process, guest: stage.Guest) -> Output | None:
         """Pipes for what the process writes, unless it was given descriptors or makes a terminal."""

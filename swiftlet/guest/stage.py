@@ -66,7 +66,7 @@ class Guest:
         self.given_output = False
         self.userns = -1
         self.target = -1
-        self.program = b""
+        self.filter: seccomp.Filter | None = None
         self.mount_point = ""
         self.status: Channel | None = None
 
@@ -300,8 +300,8 @@ def execute(guest: Guest) -> None:
         os.set_inheritable(number, True)
     syscall.close_range(3, flags=4)
     _send_status(guest, {"ready": True})
-    if guest.program:
-        seccomp.load(guest.program)
+    if guest.filter is not None:
+        guest.filter.load()
     denied: OSError | None = None
     for folder in folders:
         path = f"{folder or '.'}/{command}" if "/" not in command else command
