@@ -2,37 +2,57 @@
 
 Used by the command's flags and by workload files alike, so that both understand the same. What a value
 means for a guest is left to `workload` and `template`; whether a file exists is left to who opens it.
+`swiftlet run -v ... -e ...` waits for this module, so `re`, `typing` and `ipaddress` (11 ms) come in when needed.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
-from typing import Any, Literal, NamedTuple
 
 from swiftlet.model.error import InputError
 
-Scheme = Literal["template", "deb", "host", "file"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+    from typing import Any, Literal
 
-_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*(?:([kmgtp])(?:i?b)?|b)?", re.IGNORECASE)
-_NAME = re.compile(r"[a-z0-9][a-z0-9+._-]{0,127}")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~_-]{0,127}\*?|\*")
-_SONAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+    Scheme = Literal["template", "deb", "host", "file"]
+
+_SIZE = r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*(?:([kmgtpKMGTP])(?:[iI]?[bB])?|[bB])?"
+_NAME = r"[a-z0-9][a-z0-9+._-]{0,127}"
+_VERSION = r"[A-Za-z0-9][A-Za-z0-9.+:~_-]{0,127}\*?|\*"
+_SONAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}"
 _SHIFT = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 
 
-class Reference(NamedTuple):
-    """What a user means by a template.
+def _match(pattern: str, text: str) -> re.Match[str] | None:
+    import re
+
+    return re.fullmatch(pattern, text)
+
+
+class Reference:
+    """What a user means by a template; a value, equal when its members are.
 
     template: name and version ("" is any). deb: a package and its version. host: `name` is an absolute path.
     file: `name` is the path of a YAML file as it was written.
     """
 
-    scheme: Scheme
-    name: str
-    version: str = ""
+    __slots__ = ("name", "scheme", "version")
+
+    def __init__(self, scheme: Scheme, name: str, version: str = "") -> None:
+        self.scheme = scheme
+        self.name = name
+        self.version = version
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reference) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return f"Reference({self.scheme!r}, {self.name!r}, {self.version!r})"
 
     def __str__(self) -> str:
         if self.scheme == "deb":
@@ -44,7 +64,7 @@ class Reference(NamedTuple):
 
 def parse_size(text: str) -> int:
     """Bytes of `128M`, `1.5GiB`, `512k` or `4096`; K, M, G, T and P are powers of 1,024 as with docker."""
-    match = _SIZE.fullmatch(text.strip())
+    match = _match(_SIZE, text.strip())
     if match is None:
         raise InputError(f"not a size: {text!r}", "write a number with K, M, G or T, such as 128M")
     number, unit = match.groups()
@@ -87,6 +107,8 @@ def _split_host(before: str, text: str) -> tuple[str, str]:
     address, colon, host = before.rpartition(":")
     if not colon:
         return "", host
+    import ipaddress
+
     address = address.removeprefix("[").removesuffix("]")
     try:
         return (str(ipaddress.ip_address(address)) if address else ""), host
@@ -125,9 +147,14 @@ def parse_guest_path(text: str, what: str) -> str:
 def parse_environment(text: str) -> tuple[str, str | None]:
     """`NAME=value`, or `NAME` alone with None: the caller's own value is meant."""
     name, equals, value = text.partition("=")
-    if not _VARIABLE.fullmatch(name) or "\0" in value:
+    if not _is_variable(name) or "\0" in value:
         raise InputError(f"not an environment variable: {text!r}", "write NAME=value")
     return name, (value if equals else None)
+
+
+def _is_variable(name: str) -> bool:
+    """Letters, digits, `_`, and after the first also `.` and `-`."""
+    return name.isascii() and name[:1] not in (".", "-") and name.replace(".", "_").replace("-", "_").isidentifier()
 
 
 def parse_ulimit(text: str) -> tuple[str, tuple[int, int]]:
@@ -158,7 +185,7 @@ def parse_reference(text: str) -> Reference:
     if text.endswith((".yaml", ".yml")) and "\0" not in text:
         return Reference("file", text)
     name, at, version = text.partition("@")
-    if not _NAME.fullmatch(name) or (at and not _VERSION.fullmatch(version)):
+    if not _match(_NAME, name) or (at and not _match(_VERSION, version)):
         raise InputError(
             f"not a template: {text[:100]!r}", "write NAME, NAME@VERSION, deb:PACKAGE, host:/path or a .yaml file"
         )
@@ -168,7 +195,7 @@ def parse_reference(text: str) -> Reference:
 def parse_package(text: str) -> tuple[str, str]:
     """A Debian package, `name` or `name=version` (version may end in `*`), as (name, version or "")."""
     name, equals, version = text.partition("=")
-    if not _NAME.fullmatch(name) or (equals and not _VERSION.fullmatch(version)):
+    if not _match(_NAME, name) or (equals and not _match(_VERSION, version)):
         raise InputError(f"not a Debian package: {text[:100]!r}", "write NAME or NAME=VERSION")
     return name, version
 
@@ -176,7 +203,7 @@ def parse_package(text: str) -> tuple[str, str]:
 def parse_wheel(text: str) -> tuple[str, str]:
     """A wheel of PyPI, `name==version` (version may end in `.*`) or `name`, as (name, version or "")."""
     name, equals, version = text.partition("==")
-    if not _NAME.fullmatch(name.lower()) or (equals and not _VERSION.fullmatch(version)):
+    if not _match(_NAME, name.lower()) or (equals and not _match(_VERSION, version)):
         raise InputError(f"not a wheel: {text[:100]!r}", "write NAME==VERSION or NAME==20.*")
     return name, version
 
@@ -184,6 +211,6 @@ def parse_wheel(text: str) -> tuple[str, str]:
 def parse_library(text: str) -> str:
     """A soname from the paper's spelling: `libc@6` is libc.so.6, `libfoo@` is libfoo.so."""
     name, at, version = text.partition("@")
-    if not at or not _SONAME.fullmatch(name) or (version and not _SONAME.fullmatch(version)):
+    if not at or not _match(_SONAME, name) or (version and not _match(_SONAME, version)):
         raise InputError(f"not a library: {text[:100]!r}", "write NAME@VERSION, such as libc@6 for libc.so.6")
     return f"{name}.so.{version}" if version else f"{name}.so"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from swiftlet.guest.pump import RECORD
 from swiftlet.linux import mount
 from tests.launching import TestLauncher
 
@@ -126,7 +127,10 @@ def test_nothing_is_lost_when_the_log_worker_is_killed(launcher: TestLauncher, b
         time.sleep(0.02)
     assert launcher.exited("a")["code"] == 0
     with open(f"{bundle['state_dir']}/stdout") as file:
-        assert file.read().split("\n") == [*(f"line {number}" for number in range(2000)), "last", ""]
+        text = file.read()
+    assert text.split("\n") == [*(f"line {number}" for number in range(2000)), "last", ""]
+    with open(f"{bundle['state_dir']}/index", "rb") as index:
+        assert sum(count for _, count, _ in RECORD.iter_unpack(index.read())) == len(text)
 
 
 def test_an_attached_command_gets_all_that_the_log_gets(launcher: TestLauncher, busybox_root: str) -> None:

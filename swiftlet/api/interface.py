@@ -1,0 +1,182 @@
+"""What `io.swiftlet.Node` offers, in varlink's interface language; docs/wire.md says it for people.
+
+The server answers `GetInterfaceDescription` with this text. Descriptors, which varlink's language cannot
+express, are described in docs/wire.md.
+"""
+
+from __future__ import annotations
+
+NAME = "io.swiftlet.Node"
+"""The interface; a method is called as `io.swiftlet.Node.List`, an error is named in the same way."""
+
+DESCRIPTION = """\
+# Runs guests (containers) with exactly the files they need. Only root may call.
+interface io.swiftlet.Node
+
+# A step of a longer work. stage: fetch, unpack, resolve, generate or link. done and total count bytes or
+# files; total is 0 when not known.
+type Progress (stage: string, text: string, done: int, total: int)
+
+# A guest (or a command in one) that runs. Descriptors come along: the pidfd, then, unless detached, the
+# console or the read ends of stdout and stderr.
+type Started (id: string, name: string, pid: int)
+
+# code is the shell's: 128 + n for signal n.
+type Exit (
+  code: int,
+  signal: ?int,
+  oom: bool,
+  reason: ?string,
+  started_ns: int,
+  ended_ns: int,
+  usage: ?object
+)
+
+type Guest (
+  id: string,
+  name: string,
+  kind: string,
+  state: string,
+  templates: []string,
+  command: []string,
+  created_ns: int,
+  started_ns: ?int,
+  ended_ns: ?int,
+  pid: ?int,
+  exit: ?Exit,
+  address: ?string,
+  ports: []string
+)
+
+type GuestStat (
+  id: string,
+  name: string,
+  cpu_ns: int,
+  memory_bytes: int,
+  memory_limit: int,
+  private_bytes: int,
+  shared_bytes: int,
+  pids: int
+)
+
+type TemplateLine (
+  reference: string,
+  description: string,
+  source: string,
+  resolved: bool,
+  files: int,
+  bytes: int
+)
+
+type ClosureSummary (digest: string, files: int, bytes: int, requires: []string)
+
+type Resolved (template: string, digest: string, files: int, bytes: int, reused_bytes: int, lock: object)
+
+# A file of a closure and why it is there.
+type Entry (
+  path: string,
+  kind: string,
+  mode: ?int,
+  digest: ?string,
+  size: ?int,
+  target: ?string,
+  uid: ?int,
+  gid: ?int,
+  source: ?string,
+  why: ?string
+)
+
+type Damage (path: string, digest: string, problem: string)
+
+# status: ok, limited, or missing (no guest can run without it).
+type Finding (name: string, status: string, detail: string, consequence: string)
+
+# Called with `more`. With `interactive` and without `tty` the caller's standard input comes along.
+method Run(workload: object, detach: ?bool) -> (progress: ?Progress, started: ?Started, exited: ?Exit)
+
+method Start(guest: string, attach: ?bool) -> (progress: ?Progress, started: ?Started, exited: ?Exit)
+
+method Exec(
+  guest: string,
+  command: []string,
+  env: ?[string]string,
+  workdir: ?string,
+  user: ?string,
+  tty: ?bool,
+  interactive: ?bool,
+  detach: ?bool
+) -> (started: ?Started, exited: ?Exit)
+
+method Attach(guest: string) -> (started: ?Started, exited: ?Exit)
+
+method Wait(guest: string) -> (exited: Exit)
+
+method Stop(guest: string, timeout: ?float) -> (exited: Exit)
+
+method Kill(guest: string, signal: string) -> ()
+
+method Remove(guest: string, force: ?bool) -> ()
+
+method Insert(guest: string, template: string) -> (progress: ?Progress)
+
+method List(all: ?bool) -> (guests: []Guest)
+
+method Inspect(guest: string) -> (guest: object)
+
+# The log files come along, read-only: stdout, stderr, index.
+method Logs(guest: string) -> (state: string)
+
+method Stats(guests: []string) -> (stats: []GuestStat)
+
+method Templates() -> (templates: []TemplateLine)
+
+method Template(template: string) -> (template: object, closure: ?ClosureSummary, origin: string)
+
+method Resolve(templates: []string, lock: ?object, upgrade: ?bool) -> (progress: ?Progress, closures: ?[]Resolved)
+
+method Explain(template: string, path: string) -> (entry: Entry, chain: []Entry)
+
+method TemplateVerify(templates: []string) -> (progress: ?Progress, checked: ?int, damaged: ?[]Damage)
+
+# A workload file's text as a workload; `base` is the folder that relative paths start from.
+method ParseWorkload(text: string, base: string, path: string) -> (workload: object)
+
+method StoreStat() -> (
+  objects: int,
+  object_bytes: int,
+  trees: int,
+  closures: int,
+  guests: int,
+  cache_bytes: int,
+  shared_bytes: int
+)
+
+method StoreVerify() -> (progress: ?Progress, checked: ?int, damaged: ?[]Damage)
+
+method StoreGc(cache: ?bool, dry_run: ?bool) -> (objects: int, trees: int, closures: int, bytes: int)
+
+method Doctor() -> (findings: []Finding)
+
+"""
+
+ERRORS = (
+    "SwiftletError",
+    "InputError",
+    "CycleError",
+    "NotFoundError",
+    "ConflictError",
+    "ResolveError",
+    "MissingLibraryError",
+    "BadElfError",
+    "FetchError",
+    "StoreError",
+    "CorruptError",
+    "FullError",
+    "HostError",
+    "LaunchError",
+    "CommandNotFoundError",
+    "WireError",
+)
+"""The classes of `model.error` by name; a test holds the two together."""
+
+DESCRIPTION += "\n\n".join(f"error {name} (message: string, hint: string, exit_code: int)" for name in ERRORS) + "\n"

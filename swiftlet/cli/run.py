@@ -1,0 +1,103 @@
+"""`swiftlet run`: declares a workload from flags and stays with its guest, or leaves it running."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from swiftlet.api.client import Client
+from swiftlet.cli.foreground import follow
+from swiftlet.cli.options import Command, Option, Parsed, rewrite_terminal
+from swiftlet.cli.workload import OPTIONS, combine, declared
+from swiftlet.model.error import InputError, WireError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def run(parsed: Parsed) -> int:
+    """Run a guest; returns its exit code, or 0 with -d."""
+    with Client() as client:
+        workload = workload_of(parsed, client)
+        quiet = parsed.on("quiet")
+        if parsed.on("detach"):
+            return _leave(client, workload, quiet)
+        interactive, tty = bool(workload.get("interactive")), bool(workload.get("tty"))
+        parameters = {"workload": workload, "detach": False}
+        return follow(client, "Run", parameters, interactive=interactive, tty=tty, quiet=quiet)
+
+
+def workload_of(parsed: Parsed, client: Client) -> dict[str, Any]:
+    """The workload that flags (and a file, which the daemon reads) declare."""
+    workload = declared(parsed, os.environ, os.getcwd())
+    if parsed.on("file"):
+        workload = combine(_read_file(parsed.one("file"), client), workload)
+    if not workload.get("templates"):
+        given = f" -t {parsed.arguments[0]}" if parsed.arguments else " -t TEMPLATE"
+        raise InputError("run: no template", f"name one, as in: swiftlet run{given}; `swiftlet template ls` lists them")
+    if workload.get("tty"):
+        workload["env"] = {"TERM": "xterm", **workload.get("env", {})}
+    return workload
+
+
+def _read_file(path: str, client: Client) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(1 << 20)
+    except OSError as error:
+        raise InputError(f"workload file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"workload file {path} is not UTF-8 text") from None
+    absolute = os.path.abspath(path)
+    parameters = {"text": text, "base": os.path.dirname(absolute), "path": path}
+    workload = client.call("ParseWorkload", parameters)[0].get("workload")
+    if not isinstance(workload, dict):
+        raise WireError("the node daemon sent no workload")
+    return workload
+
+
+def _leave(client: Client, workload: dict[str, Any], quiet: bool) -> int:
+    from swiftlet.cli.progress import Progress
+
+    with Progress(quiet=quiet) as progress:
+        for answer, fds, _ in client.stream("Run", {"workload": workload, "detach": True}):
+            for fd in fds:
+                os.close(fd)
+            progress.show(answer.get("progress"))
+            started = answer.get("started")
+    if not started:
+        raise WireError("the node daemon did not say what it started")
+    sys.stdout.write(started["id"][:12] + "\n")
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "run",
+        "Start a guest from templates and run a command in it.",
+        run,
+        usage="[OPTIONS] -t TEMPLATE... [--] [COMMAND [ARGUMENT...]]",
+        arguments=(0, -1),
+        ours=0,
+        rewrite=rewrite_terminal,
+        options=(
+            *OPTIONS,
+            Option("-d --detach", "leave it running and print its id"),
+            Option("-q --quiet", "show no progress"),
+        ),
+        about=(
+            "Without COMMAND the first template's entry point runs. Exit code, signals and output are the guest's;\n"
+            "Ctrl-P Ctrl-Q leaves a terminal (-it) with the guest running. -t is a template here, so a terminal is\n"
+            "asked for with -it (also -ti, -itd, -dit) or --tty. When the reader of the output leaves, so does this\n"
+            "command (141), and the guest goes on."
+        ),
+        examples=(
+            "swiftlet run -t python@3.11 -v .:/app -w /app -- python3 app.py",
+            "swiftlet run -it --rm -t nodejs@20 -t coreutils -e NAME=x -- node -e 'console.log(process.env.NAME)'",
+            "swiftlet run -t deb:redis-server -d --name cache -- redis-server",
+            "swiftlet run -t nginx@1.22 -d -p 8080:80 -m 128M --cpus 1 --pids 100 -v ./site:/usr/share/nginx/html:ro",
+            "swiftlet run -f workload.yaml --name second",
+        ),
+    ),
+)
