@@ -11,49 +11,10 @@ import pytest
 
 from tests.launching import TestLauncher
 
-APPLETS = [
-    "sh",
-    "ls",
-    "cat",
-    "mount",
-    "umount",
-    "id",
-    "ps",
-    "echo",
-    "sleep",
-    "hostname",
-    "ip",
-    "df",
-    "tty",
-    "stty",
-    "mkdir",
-    "rm",
-    "mv",
-    "ln",
-    "chmod",
-    "chown",
-    "mknod",
-    "dd",
-    "touch",
-    "kill",
-    "head",
-    "grep",
-    "true",
-    "false",
-    "env",
-    "pwd",
-    "stat",
-    "seq",
-    "yes",
-    "readlink",
-    "test",
-    "printf",
-    "wc",
-    "nslookup",
-    "wget",
-    "nc",
-    "ulimit",
-]
+APPLETS = """
+sh ls cat mount umount id ps echo sleep hostname ip df tty stty mkdir rm mv ln chmod chown mknod dd touch kill head
+grep true false env pwd stat seq yes readlink test printf wc nslookup wget nc ulimit
+"""
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +27,7 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> str:
     busybox = shutil.which("busybox")
     assert busybox, "busybox-static is installed by ./dev test"
     shutil.copy(busybox, root / "usr/bin/busybox")
-    for name in APPLETS:
+    for name in APPLETS.split():
         (root / "usr/bin" / name).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     root.chmod(0o755)

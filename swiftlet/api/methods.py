@@ -1,0 +1,247 @@
+"""The methods of `io.swiftlet.Node`: each takes its parameters apart, asks the node, and answers. No decisions.
+
+What a method answers is docs/wire.md's. A caller that goes away cancels what is done for it alone (a resolution,
+waiting); a guest that has been started goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from swiftlet.api import interface, parameters
+from swiftlet.api.server import Call, Interface, Method, Reply
+from swiftlet.model.error import ConflictError, InputError
+from swiftlet.node import describe, execute
+from swiftlet.node.check import workload_of
+from swiftlet.node.guests import Progress, Started
+from swiftlet.node.node import Node
+from swiftlet.node.record import Guest
+
+Result = TypeVar("Result")
+
+DOCTOR_SECONDS = 60.0
+
+LOGS = ("stdout", "stderr", "index")
+
+
+class Methods:
+    """The node's methods; `interface` is what the server offers."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._guests = node.guests
+
+    def interface(self) -> Interface:
+        """All methods, with the description that clients can ask for."""
+        p = parameters
+        methods: dict[str, Method[Any]] = {
+            "Run": Method(p.Run, self.run, streams=True),
+            "Start": Method(p.Start, self.start, streams=True),
+            "Exec": Method(p.Exec, self.execute, streams=True),
+            "Attach": Method(p.OneGuest, self.attach, streams=True),
+            "Wait": Method(p.OneGuest, self.wait),
+            "Stop": Method(p.Stop, self.stop),
+            "Kill": Method(p.Kill, self.kill),
+            "Remove": Method(p.Remove, self.remove),
+            "Insert": Method(p.Insert, self.insert, streams=True),
+            "List": Method(p.List, self.list),
+            "Inspect": Method(p.OneGuest, self.inspect),
+            "Logs": Method(p.OneGuest, self.logs),
+            "Stats": Method(p.Stats, self.stats),
+            "Templates": Method(p.Nothing, self._worker("templates")),
+            "Template": Method(p.Template, self._worker("template")),
+            "Resolve": Method(p.Resolve, self._worker("resolve", streams=True), streams=True),
+            "Explain": Method(p.Explain, self._worker("explain")),
+            "TemplateVerify": Method(p.TemplateVerify, self._worker("template_verify", streams=True), streams=True),
+            "ParseWorkload": Method(p.ParseWorkload, self._worker("parse_workload")),
+            "StoreStat": Method(p.Nothing, self._worker("store_stat")),
+            "StoreVerify": Method(p.Nothing, self._worker("store_verify", streams=True), streams=True),
+            "StoreGc": Method(p.StoreGc, self._worker("store_gc")),
+            "Doctor": Method(p.Nothing, self._doctor),
+        }
+        return Interface(interface.NAME, interface.DESCRIPTION, methods)
+
+    # Starting
+
+    async def run(self, call: Call, given: parameters.Run) -> Reply:
+        """Create and start a guest; unless detached, stay until it has ended."""
+        workload = workload_of(given.workload)
+        attach = not given.detach
+        stdin = _stdin_of(call, workload.interactive and not workload.tty)
+
+        def work(tell: Progress) -> Coroutine[Any, Any, Started]:
+            return self._guests.run(workload, tell, attach=attach, stdin=stdin)
+
+        return await self._started(call, await _with_progress(call, work), attach)
+
+    async def start(self, call: Call, given: parameters.Start) -> Reply:
+        """Start a stopped guest again."""
+        guest = self._guests.find(given.guest)
+        attach = bool(given.attach)
+        stdin = _stdin_of(call, attach and guest.workload.interactive and not guest.workload.tty)
+
+        def work(tell: Progress) -> Coroutine[Any, Any, Started]:
+            return self._guests.start(guest, tell, attach=attach, stdin=stdin)
+
+        return await self._started(call, await _with_progress(call, work), attach)
+
+    async def _started(self, call: Call, started: Started, attach: bool) -> Reply:
+        call.close_descriptors()
+        answer = {"started": _started_of(started.guest, started.pid)}
+        if not attach:
+            return Reply(answer, started.fds)
+        await call.send(answer, started.fds)
+        return Reply({"exited": await started.guest.wait_ended()})
+
+    async def execute(self, call: Call, given: parameters.Exec) -> Reply:
+        """Run a command in a running guest."""
+        guest = self._guests.find(given.guest)
+        attach, tty = not given.detach, bool(given.tty)
+        command = execute.Command(given.command, given.env or {}, given.workdir or "", given.user or "", tty)
+        stdin = _stdin_of(call, bool(given.interactive) and not tty)
+        work = execute.execute(self._guests, guest, command, attach=attach, stdin=stdin)
+        running = await self._guests.finish(work, lambda done: done.fds)
+        call.close_descriptors()
+        answer = {"started": _started_of(guest, running.pid)}
+        if not attach:
+            return Reply(answer, running.fds)
+        await call.send(answer, running.fds)
+        return Reply({"exited": await running.ended})
+
+    async def attach(self, call: Call, given: parameters.OneGuest) -> Reply:
+        """Get a running guest's outputs from here on."""
+        guest = self._guests.find(given.guest)
+        fds = await self._guests.finish(execute.attach(self._guests, guest), lambda done: done)
+        await call.send({"started": _started_of(guest, guest.pid)}, fds)
+        return Reply({"exited": await guest.wait_ended()})
+
+    async def insert(self, call: Call, given: parameters.Insert) -> Reply:
+        """Add a template to a running guest."""
+        guest = self._guests.find(given.guest)
+
+        def work(tell: Progress) -> Coroutine[Any, Any, None]:
+            return execute.insert(self._guests, self._node.workers, guest, given.template, tell)
+
+        await _with_progress(call, work)
+        return Reply()
+
+    # Ending
+
+    async def wait(self, call: Call, given: parameters.OneGuest) -> Reply:
+        """Wait until a guest has ended."""
+        return Reply({"exited": await self._guests.find(given.guest).wait_ended()})
+
+    async def stop(self, call: Call, given: parameters.Stop) -> Reply:
+        """Ask a guest to end; kill it when it does not."""
+        if given.timeout is not None and not 0 <= given.timeout <= 1e9:
+            raise InputError(f"not a number of seconds: {given.timeout}")
+        return Reply({"exited": await self._guests.stop(self._guests.find(given.guest), given.timeout)})
+
+    async def kill(self, call: Call, given: parameters.Kill) -> Reply:
+        """Send a signal to a guest."""
+        await self._guests.kill(self._guests.find(given.guest), given.signal)
+        return Reply()
+
+    async def remove(self, call: Call, given: parameters.Remove) -> Reply:
+        """Remove a guest."""
+        await self._guests.remove(self._guests.find(given.guest), force=bool(given.force))
+        return Reply()
+
+    # Looking
+
+    async def list(self, call: Call, given: parameters.List) -> Reply:
+        """All guests, or those that run."""
+        shown = [guest for guest in self._guests.by_id.values() if given.all or guest.is_running]
+        return Reply({"guests": [describe.line_of(guest) for guest in shown]})
+
+    async def inspect(self, call: Call, given: parameters.OneGuest) -> Reply:
+        """Everything about a guest."""
+        guest = self._guests.find(given.guest)
+        return Reply({"guest": await asyncio.to_thread(describe.everything_of, guest)})
+
+    async def logs(self, call: Call, given: parameters.OneGuest) -> Reply:
+        """The guest's log files, for reading."""
+        guest = self._guests.find(given.guest)
+        fds = tuple(os.open(f"{guest.folder}/{name}", _LOG_FLAGS, 0o600) for name in LOGS)
+        return Reply({"state": guest.state}, fds)
+
+    async def stats(self, call: Call, given: parameters.Stats) -> Reply:
+        """What guests use now."""
+        named = [self._guests.find(text) for text in given.guests]
+        for guest in named:
+            if not guest.is_running:
+                raise ConflictError(f"guest {guest.name} is {guest.state}, not Running")
+        shown = named or [guest for guest in self._guests.by_id.values() if guest.is_running]
+        return Reply({"stats": await asyncio.to_thread(lambda: [describe.stats_of(guest) for guest in shown])})
+
+    # Templates, the store, the host: done by workers
+
+    def _worker(self, operation: str, *, streams: bool = False) -> Callable[[Call, Any], Awaitable[Reply]]:
+        async def method(call: Call, given: Any) -> Reply:
+            asked = {name: getattr(given, name) for name in given.__struct_fields__}
+
+            def work(tell: Progress) -> Coroutine[Any, Any, dict[str, Any]]:
+                return self._node.workers.run(operation, asked, tell)
+
+            return Reply(await (_with_progress(call, work) if streams else work(_ignore)))
+
+        return method
+
+    async def _doctor(self, call: Call, given: parameters.Nothing) -> Reply:
+        try:
+            async with asyncio.timeout(DOCTOR_SECONDS):
+                return Reply(await self._node.workers.run("doctor", {}))
+        except TimeoutError:
+            text = "a probe hangs in the kernel"
+            finding = {"name": "doctor", "status": "limited", "detail": text, "consequence": "see dmesg"}
+            return Reply({"findings": [finding]})
+
+
+_LOG_FLAGS = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def _ignore(progress: dict[str, Any]) -> None:
+    """Nobody watches."""
+
+
+def _started_of(guest: Guest, pid: int) -> dict[str, Any]:
+    return {"id": guest.id, "name": guest.name, "pid": pid}
+
+
+def _stdin_of(call: Call, wanted: bool) -> int:
+    """The caller's standard input, when it is to be passed on. Raises InputError when it did not come."""
+    if not wanted:
+        return -1
+    if not call.fds:
+        raise InputError("interactive, but no standard input came with the call")
+    return call.fds[0]
+
+
+async def _with_progress(call: Call, work: Callable[[Progress], Coroutine[Any, Any, Result]]) -> Result:
+    """Do the work, passing its progress on; a caller that reads slowly gets the latest of each stage only."""
+    waiting: list[dict[str, Any]] = []
+    changed = asyncio.Event()
+
+    def tell(progress: dict[str, Any]) -> None:
+        if waiting and waiting[-1].get("stage") == progress.get("stage"):
+            waiting.pop()
+        waiting.append(progress)
+        changed.set()
+
+    task = asyncio.get_running_loop().create_task(work(tell))
+    task.add_done_callback(lambda _: changed.set())
+    try:
+        while not task.done():
+            await changed.wait()
+            changed.clear()
+            while waiting:
+                await call.send({"progress": waiting.pop(0)})
+        return task.result()
+    except BaseException:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        raise

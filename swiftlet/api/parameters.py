@@ -1,0 +1,126 @@
+"""What each method of `io.swiftlet.Node` takes, as docs/wire.md has it. Decoded by `server`, used by `methods`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """No parameters."""
+
+
+class Run(msgspec.Struct, forbid_unknown_fields=True):
+    """workload: decoded by `node.check`, whose errors carry the path into it."""
+
+    workload: dict[str, Any]
+    detach: bool | None = None
+
+
+class OneGuest(msgspec.Struct, forbid_unknown_fields=True):
+    """A guest by name, id or the beginning of its id."""
+
+    guest: str
+
+
+class Start(msgspec.Struct, forbid_unknown_fields=True):
+    """attach: stay, as `Run` does without `detach`."""
+
+    guest: str
+    attach: bool | None = None
+
+
+class Exec(msgspec.Struct, forbid_unknown_fields=True):
+    """A command in a guest; what is left out is as the guest's own command has it."""
+
+    guest: str
+    command: tuple[str, ...]
+    env: dict[str, str] | None = None
+    workdir: str | None = None
+    user: str | None = None
+    tty: bool | None = None
+    interactive: bool | None = None
+    detach: bool | None = None
+
+
+class Stop(msgspec.Struct, forbid_unknown_fields=True):
+    """timeout: seconds, null for the guest's own."""
+
+    guest: str
+    timeout: float | None = None
+
+
+class Kill(msgspec.Struct, forbid_unknown_fields=True):
+    """signal: by name."""
+
+    guest: str
+    signal: str = "SIGKILL"
+
+
+class Remove(msgspec.Struct, forbid_unknown_fields=True):
+    """force: kill it first if it runs."""
+
+    guest: str
+    force: bool | None = None
+
+
+class Insert(msgspec.Struct, forbid_unknown_fields=True):
+    """A template for a running guest."""
+
+    guest: str
+    template: str
+
+
+class List(msgspec.Struct, forbid_unknown_fields=True):
+    """all: stopped ones too."""
+
+    all: bool | None = None
+
+
+class Stats(msgspec.Struct, forbid_unknown_fields=True):
+    """guests: [] is all that run."""
+
+    guests: tuple[str, ...] = ()
+
+
+class Template(msgspec.Struct, forbid_unknown_fields=True):
+    """A template by reference."""
+
+    template: str
+
+
+class Resolve(msgspec.Struct, forbid_unknown_fields=True):
+    """lock: what a lock file holds."""
+
+    templates: tuple[str, ...]
+    lock: dict[str, Any] | None = None
+    upgrade: bool | None = None
+
+
+class Explain(msgspec.Struct, forbid_unknown_fields=True):
+    """path: in the guest."""
+
+    template: str
+    path: str
+
+
+class TemplateVerify(msgspec.Struct, forbid_unknown_fields=True):
+    """templates: [] is all that are resolved."""
+
+    templates: tuple[str, ...] = ()
+
+
+class ParseWorkload(msgspec.Struct, forbid_unknown_fields=True):
+    """text: YAML. base: where relative paths start. path: the file's name, for errors."""
+
+    text: str
+    base: str
+    path: str
+
+
+class StoreGc(msgspec.Struct, forbid_unknown_fields=True):
+    """cache: drop the cache too. dry_run: only count."""
+
+    cache: bool | None = None
+    dry_run: bool | None = None

@@ -1,0 +1,438 @@
+"""The one place where desired and actual meet: every change of a guest's state is decided here.
+
+create -> Generating -> (root resolved, bundle written) -> Generated -> (launched) -> Running -> Stopped -> Removed.
+What is wanted comes from `api`, what is comes from the launcher (`launch`) and, after a restart, from `adopt`. Each
+change is journaled before anybody is told. Nothing here waits for the disk or costs more with more guests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from swiftlet.linux import cgroup
+from swiftlet.model.bundle import Rootfs
+from swiftlet.model.error import ConflictError, InputError, LaunchError, NotFoundError, SwiftletError
+from swiftlet.model.workload import Workload
+from swiftlet.node import hosts, record
+from swiftlet.node.journal import Journal
+from swiftlet.node.launch import LauncherClient
+from swiftlet.node.names import Names, delete, new_id
+from swiftlet.node.network import Network
+from swiftlet.node.prepare import Prepared, Preparer, furnish, read_bundle
+from swiftlet.node.record import Exit, Guest
+from swiftlet.node.wire import close_all
+
+log = logging.getLogger("swiftlet.guests")
+
+Progress = Callable[[dict[str, Any]], None]
+"""Told what happens while a root is resolved: the wire's P."""
+
+KILL_SECONDS = 10.0
+"""A guest whose processes are still there so long after SIGKILL is stuck in the kernel."""
+
+Result = TypeVar("Result")
+
+LOST = "lost with its launcher"
+
+
+class Roots(Protocol):
+    """Where a guest's root comes from (`templates`)."""
+
+    def ready(self, references: tuple[str, ...]) -> Rootfs | None:
+        """A root that needs no work, from memory."""
+
+    async def resolve(self, references: tuple[str, ...], progress: Progress) -> Rootfs:
+        """A root, resolved and materialised if need be. May be cancelled."""
+
+
+class Started(NamedTuple):
+    """A guest that was started, and what the caller gets of it: the pidfd, then the attached ends, his to close.
+
+    pid: its first process, which may have ended already.
+    """
+
+    guest: Guest
+    pid: int
+    fds: tuple[int, ...]
+
+
+class Guests:
+    """All guests of one instance, by id and by name."""
+
+    def __init__(
+        self, names: Names, preparer: Preparer, launcher: LauncherClient, network: Network, roots: Roots
+    ) -> None:
+        self.names = names
+        self.preparer = preparer
+        self.launcher = launcher
+        self.network = network
+        self.roots = roots
+        self.by_id: dict[str, Guest] = {}
+        self.by_name: dict[str, Guest] = {}
+        self.execs: dict[str, asyncio.Future[Exit]] = {}
+        self._deleter = ThreadPoolExecutor(1, "delete")
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._resolver = hosts.read_resolver
+
+    # Looking up
+
+    def add(self, guest: Guest) -> None:
+        """Take a guest into the listings."""
+        self.by_id[guest.id] = guest
+        self.by_name[guest.name] = guest
+
+    def find(self, text: str) -> Guest:
+        """By name, id, or an unambiguous beginning of an id. Raises NotFoundError, InputError."""
+        found = self.by_name.get(text) or self.by_id.get(text)
+        if found is not None:
+            return found
+        matching = [guest for id_, guest in self.by_id.items() if text and id_.startswith(text)]
+        if len(matching) > 1:
+            raise InputError(f"{text} is the beginning of {len(matching)} guests' ids", "write more of it")
+        if not matching:
+            raise NotFoundError(f"no guest {text[:80]!r}", self._near(text))
+        return matching[0]
+
+    def _near(self, text: str) -> str:
+        from difflib import get_close_matches
+
+        near = get_close_matches(text, self.by_name, 3)
+        return f"did you mean {', '.join(near)}?" if near else "swiftlet ps -a lists them"
+
+    # Starting
+
+    async def run(self, workload: Workload, progress: Progress, *, attach: bool, stdin: int = -1) -> Started:
+        """Create and start a guest; nothing of it stays when that fails. May be cancelled until it is launched.
+
+        Raises every kind of SwiftletError.
+        """
+        guest = self._create(workload)
+        try:
+            prepared = await self._generate(guest, workload, progress)
+        except BaseException as error:
+            self._discard(guest, f"not started: {_reason(error)}")
+            raise
+        return await self.finish(self._launch_new(guest, prepared, attach, stdin), _fds_of)
+
+    async def start(self, guest: Guest, progress: Progress, *, attach: bool, stdin: int = -1) -> Started:
+        """Start a stopped guest again; its files are as it left them. Raises ConflictError and what `run` raises."""
+        async with guest.busy:
+            if guest.state != "Stopped":
+                raise ConflictError(f"guest {guest.name} is {guest.state}, not Stopped", "swiftlet ps shows states")
+            prepared = await self._generate_again(guest, progress)
+            return await self.finish(self._launch_again(guest, prepared, attach, stdin), _fds_of)
+
+    def _create(self, workload: Workload) -> Guest:
+        self.preparer.driver(workload.kind)
+        signal_number(workload.stop_signal)
+        id_ = new_id()
+        folder = self.names.make_folder(id_)
+        try:
+            name = self.names.claim(workload.name, id_)
+        except BaseException:
+            os.rmdir(folder)
+            raise
+        guest = Guest(id_, name, folder, workload, Journal(id_, folder))
+        guest.launching = True
+        self.add(guest)
+        guest.journal.enter("Generating")
+        return guest
+
+    async def _generate(self, guest: Guest, workload: Workload, progress: Progress) -> Prepared:
+        references = workload.templates
+        rootfs = self.roots.ready(references) or await self.roots.resolve(references, progress)
+        try:
+            prepared = self.preparer.prepare(guest.id, guest.folder, workload, rootfs)
+        except NotFoundError:
+            if all(os.path.isdir(lower) for lower in rootfs.lowers):
+                raise
+            rootfs = await self.roots.resolve(references, progress)  # collected just now
+            prepared = self.preparer.prepare(guest.id, guest.folder, workload, rootfs)
+        guest.take(prepared.bundle)
+        guest.journal.enter("Generated")
+        return prepared
+
+    async def _generate_again(self, guest: Guest, progress: Progress) -> Prepared:
+        """The root that the guest has had, unless it has been lost."""
+        before = read_bundle(guest.folder)
+        if before is None or not all(os.path.isdir(lower) for lower in before.rootfs.lowers):
+            rootfs = await self.roots.resolve(guest.workload.templates, progress)
+        else:
+            rootfs = before.rootfs
+        prepared = self.preparer.prepare(guest.id, guest.folder, guest.workload, rootfs, before)
+        guest.take(prepared.bundle)
+        record.forget_exit(guest.folder)
+        guest.exit = None
+        guest.launching = True
+        guest.journal.enter("Generated", "start again")
+        return prepared
+
+    async def finish(self, work: Coroutine[Any, Any, Result], fds_of: Callable[[Result], tuple[int, ...]]) -> Result:
+        """Do what must not be cut off in the middle; when the caller goes meanwhile, his descriptors are closed."""
+        task = self.spawn(work)
+
+        def close_unwanted(task: asyncio.Task[Result]) -> None:
+            if not task.cancelled() and task.exception() is None:
+                close_all(fds_of(task.result()))
+
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(close_unwanted)
+            raise
+
+    async def _launch_new(self, guest: Guest, prepared: Prepared, attach: bool, stdin: int) -> Started:
+        try:
+            return await self._launch(guest, prepared, attach, stdin)
+        except BaseException as error:
+            self._discard(guest, f"not started: {_reason(error)}")
+            raise
+
+    async def _launch_again(self, guest: Guest, prepared: Prepared, attach: bool, stdin: int) -> Started:
+        try:
+            return await self._launch(guest, prepared, attach, stdin)
+        except BaseException as error:
+            guest.launching = False
+            guest.journal.enter("Stopped", f"not started: {_reason(error)}")
+            guest.tell_ended()
+            raise
+
+    async def _launch(self, guest: Guest, prepared: Prepared, attach: bool, stdin: int) -> Started:
+        """Give the bundle to the launcher together with its network and volumes, and note that it runs."""
+        netns = -1
+        try:
+            if guest.workload.network == "bridge":
+                guest.attached, netns = await self.network.attach(guest.id, guest.name, guest.workload.ports)
+                record.write_network(guest.folder, guest.attached)
+            self._furnish(guest, prepared)
+            roles = [("volume", volume.mount) for volume in prepared.opened]
+            roles += [("netns", netns)] if netns >= 0 else []
+            roles += [("stdin", stdin)] if stdin >= 0 else []
+            request = {
+                "bundle": msgspec.to_builtins(prepared.bundle),
+                "roles": [role for role, _ in roles],
+                "attach": attach,
+            }
+            reply, fds = await self.launcher.request("start", request, tuple(fd for _, fd in roles))
+        except BaseException:
+            self._detach(guest)
+            raise
+        finally:
+            prepared.close()
+            if netns >= 0:
+                os.close(netns)
+        return self._running(guest, int(reply["pid"]), fds, attach)
+
+    def _furnish(self, guest: Guest, prepared: Prepared) -> None:
+        address = guest.attached.address if guest.attached else ""
+        shares_host = guest.workload.network == "host"
+        files = hosts.files(prepared.bundle.hostname, address, self._resolver(), shares_host=shares_host)
+        furnish(guest.folder, files, prepared.bundle.userns)
+
+    def _running(self, guest: Guest, pid: int, fds: tuple[int, ...], attach: bool) -> Started:
+        guest.pid = pid
+        guest.started_ns = guest.journal.enter("Running").time_ns
+        guest.launching = False
+        if not attach:
+            close_all(fds[1:])
+            fds = fds[:1]
+        if guest.early_exit is not None:
+            exit_, guest.early_exit = guest.early_exit, None
+            self.stopped(guest, exit_)
+        return Started(guest, pid, fds)
+
+    # Ending
+
+    def on_exit(self, id_: str, exec_: str, exit_: Exit) -> None:
+        """The launcher tells that a guest, or a command in it, has ended."""
+        if exec_:
+            future = self.execs.pop(exec_, None)
+            if future is not None and not future.done():
+                future.set_result(exit_)
+            return
+        guest = self.by_id.get(id_)
+        if guest is None:
+            return
+        if guest.launching:
+            guest.early_exit = exit_
+        elif guest.is_running:
+            self.stopped(guest, exit_)
+
+    def stopped(self, guest: Guest, exit_: Exit) -> None:
+        """Note that a guest has ended, give back what it had, and remove it if it was run with --rm."""
+        guest.exit = exit_
+        guest.pid = 0
+        guest.journal.enter("Stopped", exit_.get("reason") or f"exited with {exit_['code']}")
+        self._detach(guest)
+        if guest.workload.remove:
+            self._discard(guest, "run with --rm")
+        guest.tell_ended()
+
+    def _detach(self, guest: Guest) -> None:
+        if guest.attached is not None:
+            self.network.detach(guest.id, guest.attached)
+            guest.attached = None
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{guest.folder}/network.json")
+
+    async def stop(self, guest: Guest, timeout: float | None) -> Exit:
+        """Ask it to end by its stop signal, and kill it when it has not after `timeout` seconds (None: its own)."""
+        if not guest.is_running:
+            return self._not_running(guest)
+        seconds = guest.workload.stop_timeout if timeout is None else timeout
+        ended = asyncio.ensure_future(guest.wait_ended())
+        try:
+            await self._signal(guest, signal_number(guest.workload.stop_signal))
+            done, _ = await asyncio.wait([ended], timeout=max(0.0, seconds))
+            if not done:
+                await self._kill(guest)
+            return await ended
+        finally:
+            ended.cancel()
+
+    def _not_running(self, guest: Guest) -> Exit:
+        if guest.state == "Stopped":
+            return guest.exit or record.exit_without_start(guest)
+        raise ConflictError(f"guest {guest.name} is {guest.state}: it has not been started yet")
+
+    async def kill(self, guest: Guest, signal_name: str) -> None:
+        """Send a signal to its first process; SIGKILL goes to all. Raises ConflictError, InputError."""
+        number = signal_number(signal_name)
+        if not guest.is_running:
+            raise ConflictError(f"guest {guest.name} is {guest.state}: nothing to signal")
+        if number == signal.SIGKILL:
+            await self.launcher.request("kill", {"id": guest.id})
+        else:
+            await self._signal(guest, number)
+
+    async def _signal(self, guest: Guest, number: int) -> None:
+        """A guest that has ended in this very moment is no error."""
+        try:
+            await self.launcher.request("signal", {"id": guest.id, "signal": number})
+        except SwiftletError:
+            if guest.is_running and self.launcher.connected:
+                raise
+
+    async def _kill(self, guest: Guest) -> None:
+        """Kill every process of a guest and wait until it is Stopped. Raises LaunchError when it does not end."""
+        with contextlib.suppress(SwiftletError):
+            await self.launcher.request("kill", {"id": guest.id})
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                await guest.wait_ended()
+        except TimeoutError:
+            hint = "a process of it hangs in the kernel: see dmesg"
+            raise LaunchError(
+                f"guest {guest.name} does not end, {KILL_SECONDS:.0f} s after it was killed", hint
+            ) from None
+
+    async def remove(self, guest: Guest, *, force: bool) -> None:
+        """Remove a stopped guest, or with `force` any. Raises ConflictError, LaunchError."""
+        if guest.is_running and force:
+            await self._kill(guest)
+        if guest.is_running or guest.launching:
+            raise ConflictError(f"guest {guest.name} is {guest.state}", f"swiftlet stop {guest.name}, or rm --force")
+        if guest.state != "Removed":
+            self._discard(guest, "removed")
+
+    def _discard(self, guest: Guest, reason: str) -> None:
+        """Make a guest vanish at once; its files are deleted in the background."""
+        guest.launching = False
+        guest.journal.enter("Removed", reason)
+        self.by_id.pop(guest.id, None)
+        if self.by_name.get(guest.name) is guest:
+            del self.by_name[guest.name]
+        self.names.release(guest.name, guest.id)
+        if guest.userns:
+            self.preparer.release_range(guest.userns)
+        self.delete_later(self.names.put_away(guest.id))
+        guest.tell_ended()
+
+    def delete_later(self, path: str) -> None:
+        """Delete a tree in the background; what is not done when the daemon ends, the next one does."""
+        if path:
+            self._deleter.submit(delete, path)
+
+    # The launcher's death
+
+    def on_lost(self) -> None:
+        """The launcher died: what it started is killed, since nobody can tell any more how it would end."""
+        lost = [guest for guest in self.by_id.values() if guest.is_running]
+        self.spawn(self._bury_all(lost))
+
+    async def _bury_all(self, lost: list[Guest]) -> None:
+        for guest in lost:
+            await self.bury(guest)
+        try:
+            await self.launcher.connect()
+        except SwiftletError as error:
+            log.error("%s", error)
+
+    async def bury(self, guest: Guest) -> None:
+        """Kill what is left of a guest that no launcher knows, and note how it ended."""
+        usage = await asyncio.to_thread(end_groups, guest.groups)
+        if not guest.is_running:
+            return
+        exit_ = record.read_exit(guest.folder)
+        if exit_ is None:
+            started = guest.started_ns or getattr(guest.journal.last("Running"), "time_ns", 0)
+            exit_ = record.made_up_exit(128 + signal.SIGKILL, signal.SIGKILL, LOST, started, usage)
+            record.write_exit(guest.folder, exit_)
+        self.stopped(guest, exit_)
+
+    def spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Run a coroutine on its own; its failure is logged if nobody else sees it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Finish what is under way and leave the guests as they are."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+        self._deleter.shutdown(wait=False, cancel_futures=True)
+
+
+def end_groups(groups: dict[str, str]) -> dict[str, int]:
+    """Kill every process of these control groups and remove them; returns what they had used. Never raises."""
+    usage: dict[str, int] = {}
+    if not groups:
+        return usage
+    try:
+        cgroup.kill_all(groups)
+        usage = cgroup.usage(groups)
+        cgroup.remove(groups)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("%s", error)
+    return {name: value for name, value in usage.items() if name.startswith("cpu") or name.endswith("peak_bytes")}
+
+
+def signal_number(name: str) -> int:
+    """A signal by its name, with or without SIG, or by its number. Raises InputError."""
+    text = name.upper()
+    if text.isascii() and text.isdigit() and 0 < int(text[:4]) <= signal.NSIG:
+        return int(text)
+    try:
+        return signal.Signals[text if text.startswith("SIG") else f"SIG{text}"].value
+    except KeyError:
+        raise InputError(f"no signal {name[:40]!r}", "write its name, such as SIGTERM or HUP") from None
+
+
+def _reason(error: BaseException) -> str:
+    return "given up" if isinstance(error, asyncio.CancelledError) else str(error)
+
+
+def _fds_of(started: Started) -> tuple[int, ...]:
+    return started.fds

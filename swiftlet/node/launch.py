@@ -1,0 +1,167 @@
+"""The daemon's end of the launcher's wire (docs/design.md, "Launcher"): spawns it, asks it, hears how guests end.
+
+The launcher outlives the daemon, so a new daemon first tries the socket of the one that may be running. What its
+answers mean for a guest is left to `guests`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from swiftlet.linux.channel import Message, connect
+from swiftlet.model.error import LaunchError, from_wire
+from swiftlet.model.instance import Instance
+from swiftlet.node.wire import Wire, close_all
+
+log = logging.getLogger("swiftlet.launch")
+
+START_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+"""A launcher that says nothing for so long is broken; a start takes milliseconds."""
+
+_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from swiftlet.guest.launcher import main; main()"
+
+Answer = tuple[dict[str, Any], tuple[int, ...]]
+
+
+class LauncherClient:
+    """on_exit: (guest, exec number or "", exit). on_lost: the launcher died, and with it all that it knew.
+
+    on_stray: an answer to a request of an earlier daemon; what it was about has changed. start: another launcher.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        *,
+        on_exit: Callable[[str, str, dict[str, Any]], None],
+        on_lost: Callable[[], None],
+        on_stray: Callable[[], None],
+        start: Callable[[Instance, str], Any] | None = None,
+    ) -> None:
+        self._instance = instance
+        self._on_exit = on_exit
+        self._on_lost = on_lost
+        self._on_stray = on_stray
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Lock = asyncio.Lock()
+        self._start = start or start_launcher
+        self._process: subprocess.Popen[bytes] | None = None
+        self._next = random.getrandbits(50)
+        self._pending: dict[int, asyncio.Future[Answer]] = {}
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a launcher to ask."""
+        return self._wire is not None and not self._wire.closed
+
+    async def connect(self) -> None:
+        """Connect to the launcher, starting one where none answers. Raises LaunchError."""
+        async with self._connecting:
+            if self.connected:
+                return
+            if not self._try_connect():
+                await self._spawn()
+
+    async def request(self, method: str, parameters: dict[str, Any], fds: tuple[int, ...] = ()) -> Answer:
+        """Ask, and wait for the answer and its descriptors, which belong to the caller. `fds` stay the caller's.
+
+        Not to be cancelled: descriptors that come later would be lost. Raises the error that the launcher names,
+        LaunchError when it died or does not answer.
+        """
+        if not self.connected:
+            await self.connect()
+        assert self._wire is not None
+        self._next += 1
+        call = self._next
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._pending[call] = answer
+        try:
+            await self._wire.send({"call": call, "method": method, "parameters": parameters}, fds)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await answer
+        except TimeoutError:
+            raise LaunchError(f"the launcher did not answer {method} in {ANSWER_SECONDS:.0f} s") from None
+        except OSError as error:
+            raise LaunchError(f"the launcher cannot be asked: {error}", f"see {self._log_path}") from None
+        finally:
+            self._pending.pop(call, None)
+
+    def close(self) -> None:
+        """Leave the launcher to itself."""
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    @property
+    def _log_path(self) -> str:
+        return f"{self._instance.run}/launcher.log"
+
+    def _try_connect(self) -> bool:
+        try:
+            channel = connect(self._instance.launcher_socket)
+        except OSError:
+            return False
+        self._wire = Wire(channel.sock, self._dispatch, self._lost)
+        return True
+
+    async def _spawn(self) -> None:
+        process = self._process = self._start(self._instance, self._log_path)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + START_SECONDS
+        while not self._try_connect():
+            if process.poll() is not None or loop.time() > deadline:
+                raise LaunchError("the launcher does not start", f"see {self._log_path}")
+            await asyncio.sleep(0.004)
+
+    def _dispatch(self, message: Message, fds: tuple[int, ...]) -> None:
+        if message.get("event") == "exited":
+            self._on_exit(str(message["id"]), str(message.get("exec") or ""), message["exit"])
+            return
+        answer = self._pending.get(message.get("call", 0))
+        if answer is None or answer.done():
+            close_all(fds)
+            self._on_stray()
+        elif "error" in message:
+            error = message["error"]
+            answer.set_exception(from_wire(error["kind"], error["message"], error.get("hint", "")))
+        else:
+            answer.set_result((message.get("parameters", {}), fds))
+
+    def _lost(self) -> None:
+        log.error("the launcher has gone")
+        self._wire = None
+        if self._process is not None:
+            self._process.poll()
+        for answer in self._pending.values():
+            if not answer.done():
+                answer.set_exception(LaunchError("the launcher died", f"try again; see {self._log_path}"))
+        self._on_lost()
+
+
+def start_launcher(instance: Instance, log_path: str) -> subprocess.Popen[bytes]:
+    """Start a launcher that outlives this process: the plain interpreter, without site packages. Raises LaunchError."""
+    interpreter = getattr(sys, "_base_executable", "") or sys.executable
+    package_parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    environment = {"SWIFTLET_ROOT": instance.root, "SWIFTLET_RUN": instance.run, "PATH": os.environ.get("PATH", "")}
+    argv = [interpreter, "-I", "-S", "-c", _CODE, package_parent, instance.launcher_socket, instance.run]
+    try:
+        with open(log_path, "ab", buffering=0) as output:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env=environment,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise LaunchError(f"the launcher cannot be started: {error}") from None

@@ -1,0 +1,95 @@
+"""One instance's node: the parts of the daemon put together, opened and closed. The wire is left to `api`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from swiftlet.guest.container import ContainerDriver
+from swiftlet.guest.driver import Driver
+from swiftlet.model.error import SwiftletError
+from swiftlet.model.instance import Instance
+from swiftlet.node.adopt import adopt
+from swiftlet.node.guests import Guests, Roots
+from swiftlet.node.launch import LauncherClient, start_launcher
+from swiftlet.node.names import Names
+from swiftlet.node.network import Network
+from swiftlet.node.prepare import Preparer
+from swiftlet.node.workers import Roots as ResolvedRoots
+from swiftlet.node.workers import Workers
+from swiftlet.store.layout import Layout
+
+log = logging.getLogger("swiftlet.node")
+
+
+class Node:
+    """Everything that the daemon does for guests. `open` once, `close` once.
+
+    drivers, start, roots: other ones in tests.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        *,
+        drivers: Sequence[Driver] = (ContainerDriver(),),
+        start: Callable[[Instance, str], object] = start_launcher,
+        roots: Roots | None = None,
+        pool: int | None = None,
+    ) -> None:
+        self.instance = instance
+        self.layout = Layout(instance)
+        self.layout.prepare()
+        self.workers = Workers(instance)
+        self.network = Network(instance, pool)
+        self.launcher = LauncherClient(
+            instance,
+            on_exit=lambda guest, exec_, exit_: self.guests.on_exit(guest, exec_, exit_),
+            on_lost=lambda: self.guests.on_lost(),
+            on_stray=self._look_again,
+            start=start,
+        )
+        self.guests = Guests(
+            Names(instance.root),
+            Preparer(instance, self.layout, drivers),
+            self.launcher,
+            self.network,
+            roots or ResolvedRoots(self.workers, self.layout.cache),
+        )
+
+    async def open(self) -> None:
+        """Take over what runs, and begin to prepare for what will."""
+        try:
+            await self.launcher.connect()
+        except SwiftletError as error:
+            log.error("%s", error)
+        running = await adopt(self.guests, self.instance)
+        self.network.begin(running)
+        await self._compare()  # who ended while the others were being taken over
+
+    async def close(self) -> None:
+        """Leave running guests to the launcher; take down what nobody needs."""
+        running = any(guest.is_running for guest in self.guests.by_id.values())
+        await self.guests.close()
+        if not running and self.launcher.connected:
+            try:
+                await self.launcher.request("stop", {})
+            except SwiftletError as error:
+                log.warning("%s", error)
+        self.launcher.close()
+        await self.network.close(remove=not running)
+
+    def _look_again(self) -> None:
+        """The launcher answered a request of an earlier daemon: a guest that seemed to run may not."""
+        self.guests.spawn(self._compare())
+
+    async def _compare(self) -> None:
+        await asyncio.sleep(0)
+        try:
+            answer, _ = await self.launcher.request("list", {})
+        except SwiftletError:
+            return
+        for guest in list(self.guests.by_id.values()):
+            if guest.is_running and guest.id not in answer["guests"]:
+                await self.guests.bury(guest)

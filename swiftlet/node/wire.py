@@ -1,0 +1,119 @@
+"""`linux.channel` under asyncio: messages and descriptors over a non-blocking socket, without asyncio's streams.
+
+`send_message` is used by the server as well. What the messages are is left to the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+
+from swiftlet.linux import message as json
+from swiftlet.linux.channel import Channel, Message
+
+SEND_SECONDS = 30.0
+"""A peer that takes nothing for this long is given up."""
+
+
+async def send_message(
+    channel: Channel, message: Message, fds: tuple[int, ...] = (), seconds: float = SEND_SECONDS
+) -> None:
+    """Send one message whole, waiting for the peer to read. Does not suspend when there is room for all of it.
+
+    Raises OSError when the peer is gone or reads nothing. Two sends on one channel must not overlap.
+    """
+    if fds:
+        message = {**message, "fds": len(fds)}
+    data = memoryview(json.encode(message) + b"\0")
+    sock = channel.sock
+    while data:
+        try:
+            if fds:
+                sent = socket.send_fds(sock, [data], list(fds), socket.MSG_NOSIGNAL)
+            else:
+                sent = sock.send(data, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            await _writable(sock, seconds)
+            continue
+        fds = ()
+        data = data[sent:]
+
+
+async def _writable(sock: socket.socket, seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(sock, _fulfil, ready)
+    try:
+        async with asyncio.timeout(seconds):
+            await ready
+    except TimeoutError:
+        raise OSError("the peer reads nothing") from None
+    finally:
+        loop.remove_writer(sock)
+
+
+def _fulfil(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Wire:
+    """A connection to a process of ours: `on_message` for each message, `on_end` once when it is over.
+
+    Descriptors that come belong to `on_message`.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_message: Callable[[Message, tuple[int, ...]], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        sock.setblocking(False)
+        self._channel = Channel(sock)
+        self._on_message = on_message
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._sending = asyncio.Lock()
+        self._loop.add_reader(sock, self._read)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over."""
+        return self._channel.closed
+
+    async def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        """Send one message whole; several may be under way. Raises OSError."""
+        async with self._sending:
+            if self.closed:
+                raise OSError("the connection is closed")
+            await send_message(self._channel, message, fds)
+
+    def close(self) -> None:
+        """End it without calling `on_end`."""
+        if self._channel.sock.fileno() >= 0:
+            self._loop.remove_reader(self._channel.sock)
+            self._channel.close()
+
+    def _read(self) -> None:
+        try:
+            alive = self._channel.fill()
+            while (taken := self._channel.take()) is not None:
+                self._on_message(*taken)
+                if self._channel.sock.fileno() < 0:
+                    return
+        except BlockingIOError:
+            return
+        except OSError:
+            alive = False
+        if not alive:
+            self.close()
+            self._on_end()
+
+
+def close_all(fds: tuple[int, ...]) -> None:
+    """Close descriptors."""
+    for fd in fds:
+        os.close(fd)
