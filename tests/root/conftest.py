@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.launching import TestLauncher
+from tests.product import Product
 
 APPLETS = """
 sh ls cat mount umount id ps echo sleep hostname ip df tty stty mkdir rm mv ln chmod chown mknod dd touch kill head
@@ -40,3 +41,13 @@ def launcher(tmp_path: Path) -> Iterator[TestLauncher]:
     made = TestLauncher(str(tmp_path), f"swiftlet-test-{os.getpid()}")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """swiftlet as a user has it. What a test resolves, the next one finds; at the end nothing may be left."""
+    made = Product(str(tmp_path_factory.mktemp("swiftlet")))
+    os.chmod(made.instance.root, 0o711)
+    yield made
+    made.close()
+    assert made.leftovers() == []

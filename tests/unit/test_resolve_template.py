@@ -122,7 +122,7 @@ def test_two_spellings_of_one_template_have_one_digest():
 
 def test_damaged_canonical_bytes_are_refused():
     for data in (b"", b"{", b"[]", b'{"name": 1}', b'{"name": "x", "version": "1", "more": 1}', b"\xff"):
-        with pytest.raises(InputError, match="^t: "):
+        with pytest.raises(InputError, match=r"^t: "):
             template_from_bytes(data, "t")
 
 
