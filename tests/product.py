@@ -45,30 +45,27 @@ class Product:
         """What a command that prints JSON said."""
         return json.loads(self.ok(*arguments, "--json"))
 
-    def pid(self, name: str) -> int | None:
-        """The process number of `node` or `launcher`, None when it does not run."""
-        try:
-            with open(f"{self.instance.run}/{name}.pid") as file:
-                number = int(file.read())
-            os.kill(number, 0)
-        except (OSError, ValueError):
-            return None
-        return number
+    def pid(self, part: str) -> int | None:
+        """The process number of `api.daemon`, `guest.launcher` or another part that runs, else None."""
+        for number, line in self.processes().items():
+            if f"swiftlet.{part}" in line:
+                return number
+        return None
 
     def stop_daemon(self) -> None:
-        """End the daemon as an administrator does, and wait for it (and the launcher, if no guest is left)."""
-        number = self.pid("node")
+        """End the daemon as an administrator does, and wait for it (with the launcher, if no guest is left)."""
+        number = self.pid("api.daemon")
         if number is None:
             return
         os.kill(number, signal.SIGTERM)
-        _wait(lambda: self.pid("node") is None, "the daemon did not end")
+        eventually(lambda: number not in self.processes())
 
     def close(self) -> None:
         """Remove every guest and end everything."""
         for guest in self.json("ps", "-a"):
             self.run("rm", "-f", guest["id"])
         self.stop_daemon()
-        _wait(lambda: self.pid("launcher") is None, "the launcher did not end")
+        eventually(lambda: not self.processes())
 
     def leftovers(self) -> list[str]:
         """What this installation still has in the kernel: control groups, interfaces, tables, mounts, processes."""
@@ -79,13 +76,14 @@ class Product:
         found += [line for line in tables.splitlines() if line.endswith(f" {self.instance.table}")]
         with open("/proc/self/mountinfo") as file:
             found += [line for line in file if f" {self.instance.root}/" in line]
-        return found + self._processes()
+        return found + [f"process {number}: {line}" for number, line in self.processes().items()]
 
     def _groups(self) -> dict[str, dict[str, str]]:
         return cgroup.groups_below(cgroup.detect(), self.instance.cgroup)
 
-    def _processes(self) -> list[str]:
-        found = []
+    def processes(self) -> dict[int, str]:
+        """This installation's own processes (not its guests'): number -> command line."""
+        found = {}
         for number in filter(str.isdigit, os.listdir("/proc")):
             try:
                 with open(f"/proc/{number}/environ", "rb") as file:
@@ -95,15 +93,8 @@ class Product:
             except OSError:
                 continue
             if mine and "swiftlet." in line:
-                found.append(f"process {number}: {line}")
+                found[int(number)] = line
         return found
-
-
-def _wait(condition: Any, problem: str, seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, problem
-        time.sleep(0.02)
 
 
 def eventually(check: Any, seconds: float = 30) -> Any:
