@@ -22,8 +22,10 @@ def draw(report: Report, path: str) -> None:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 6), layout="constrained")
-    _plot(left, _series(report, "_p50_ms"), "Start to exit, arms interleaved")
-    _plot(right, _series(report, "storm_ms"), "Storm: one after the other, many kept alive")
+    starts, storms = _series(report, "_p50_ms"), _series(report, "storm_ms")
+    colours = dict(zip(starts | storms, COLOURS, strict=False))
+    _plot(left, starts, colours, "Start to exit, arms interleaved")
+    _plot(right, storms, colours, "Storm: one after the other, many kept alive")
     left.set_xlabel("instance")
     right.set_xlabel("containers started so far")
     machine = report.machine
@@ -41,7 +43,7 @@ def _series(report: Report, ending: str) -> dict[str, list[float]]:
     return found
 
 
-def _plot(axes: object, series: dict[str, list[float]], title: str) -> None:
+def _plot(axes: object, series: dict[str, list[float]], colours: dict[str, str], title: str) -> None:
     from matplotlib.axes import Axes
 
     assert isinstance(axes, Axes)
@@ -49,10 +51,12 @@ def _plot(axes: object, series: dict[str, list[float]], title: str) -> None:
     axes.set_yscale("log")
     axes.set_ylabel("milliseconds")
     axes.grid(True, which="major", alpha=0.3)
-    for colour, (name, samples) in zip(COLOURS, series.items(), strict=False):
+    for name, samples in series.items():
         longest = max(len(each) for each in series.values())
         places = [index * longest / len(samples) + 1 for index in range(len(samples))]
-        axes.plot(places, samples, ".", markersize=3, color=colour, label=f"{name}: median {median(samples):.1f} ms")
+        axes.plot(
+            places, samples, ".", markersize=3, color=colours[name], label=f"{name}: median {median(samples):.1f} ms"
+        )
     axes.yaxis.set_major_formatter("{x:g}")
     if series:
         axes.legend(fontsize=8, markerscale=3, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))

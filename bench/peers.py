@@ -7,6 +7,7 @@ Everything a peer makes lies below the bench's own folder or in namespaces that 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import time
@@ -15,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from bench import oci
 from bench.spawner import Finished, Spawner, private_mounts
-from swiftlet.linux import cgroup, namespace, syscall
+from swiftlet.linux import namespace, syscall
 
 SLOW = 5
 """An engine's command takes 30 times as long as a runtime; it is measured in every fifth round."""
@@ -171,14 +172,13 @@ def oci_runtime(name: str, place: Place, *, seccomp: list[str] | None) -> Iterat
 @contextlib.contextmanager
 def _without_groups(name: str) -> Iterator[None]:
     """Remove the control groups that an engine leaves when it ends, where it was the one who made them."""
-    hierarchies = cgroup.detect().hierarchies.values()
-    found = [f"{path}/{name}" for path in hierarchies if os.path.isdir(f"{path}/{name}")]
+    places = [f"{path}/{name}" for path in ("/sys/fs/cgroup", *glob.glob("/sys/fs/cgroup/*"))]
+    new = [path for path in places if not os.path.exists(path)]
     yield
-    for path in hierarchies:
-        if f"{path}/{name}" not in found:
-            for folder, _, _ in os.walk(f"{path}/{name}", topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+    for path in new:
+        for folder, _, _ in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
 
 @contextlib.contextmanager
@@ -190,7 +190,7 @@ def docker(place: Place) -> Iterator[Engine]:
     engine = ["/usr/sbin/dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
     engine += ["--pidfile", f"{folder}/pid", "--host", address, "--bridge=none", "--iptables=false", "--ip-masq=false"]
     client = ["/usr/bin/docker", "--host", address]
-    with _without_groups("docker"), Spawner(private_mounts) as spawner:
+    with _without_groups("docker"), Spawner(_own_run) as spawner:
         pid = spawner.start(engine, f"{folder}/log")
         try:
             wait_until(lambda: spawner.run([*client, "version"]).code == 0, f"dockerd did not start: {folder}/log")
@@ -203,8 +203,13 @@ def docker(place: Place) -> Iterator[Engine]:
 
 def _own_network() -> None:
     """A host without version 2 beside version 1, and a network namespace for podman's bridge and firewall rules."""
-    private_mounts(hide=_hybrid(), cover=["/var/lib/cni"])
+    private_mounts(hide=_hybrid(), cover=["/run", "/var/lib/cni"])
     syscall.unshare(namespace.NEWNET)
+
+
+def _own_run() -> None:
+    """A host whose /run takes what an engine writes there."""
+    private_mounts(hide=_hybrid(), cover=["/run"])
 
 
 @contextlib.contextmanager
@@ -214,7 +219,7 @@ def podman(place: Place, *, network: str) -> Iterator[Engine]:
     client = ["podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run", "--cgroup-manager", "cgroupfs"]
     run = [*_rlimits(), *(["--network", network] if network else []), "bench:latest"]
     note = f"as typed, --network {network}" if network else "as typed, with its bridge"
-    with _without_groups("libpod_parent"), Spawner(_no_hybrid if network else _own_network) as spawner:
+    with _without_groups("libpod_parent"), Spawner(_own_run if network else _own_network) as spawner:
         must(spawner.run([*client, "import", place.archive, "bench:latest"], output=True))
         yield Engine(f"podman_{network}" if network else "podman", spawner, client, run, note, SLOW)
 

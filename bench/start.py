@@ -141,7 +141,10 @@ def record_storm(report: Report, prefix: str, times: list[float], alive: int) ->
     report.add(f"{prefix}storm_ms", median(times), "ms", times)
     report.add(f"{prefix}storm_first_ms", median(times[:EDGE]), "ms")
     report.add(f"{prefix}storm_last_ms", median(times[-EDGE:]), "ms")
-    report.extra.setdefault("storms", {})[prefix.rstrip("_") or "launcher"] = {"containers": len(times), "alive": alive}
+    report.extra.setdefault("storms", {})[prefix.rstrip("_") or "launcher"] = {
+        "containers": len(times),
+        "alive": min(alive, len(times)),
+    }
 
 
 def run(size: Size) -> Report:

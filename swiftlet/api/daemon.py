@@ -24,6 +24,7 @@ from swiftlet.node.node import Node
 
 log = logging.getLogger("swiftlet.daemon")
 
+
 def main() -> int:
     """Run until told to leave. Returns the exit code."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")

@@ -26,6 +26,7 @@ import msgspec
 
 from swiftlet.linux.channel import Channel, ChannelError, Message
 from swiftlet.model.error import SwiftletError
+from swiftlet.model.invalid import place_of
 from swiftlet.node.wire import close_all, send_message
 
 log = logging.getLogger("swiftlet.server")
@@ -189,20 +190,13 @@ class Service:
 def decode_parameters(parameters: Any, into: type[Parameters]) -> Parameters:
     """Check parameters against a struct. Raises CallFailed naming the path, such as `$.guest`."""
     try:
+        msgspec.json.encode(parameters)  # JSON can spell half a surrogate pair, which is no text
         return msgspec.convert(parameters, into)
+    except UnicodeEncodeError:
+        raise CallFailed("InvalidParameter", parameter="$", message="holds text that is not Unicode") from None
     except msgspec.ValidationError as error:
-        raise CallFailed("InvalidParameter", parameter=_path_of(error), message=str(error)) from None
-
-
-def _path_of(error: msgspec.ValidationError) -> str:
-    """The path that msgspec puts at the end of its message; for a missing or unknown member, that member."""
-    _, at, path = str(error).rpartition(" - at `")
-    if at:
-        return path.rstrip("`")
-    for mark in ("required field `", "unknown field `"):
-        if mark in str(error):
-            return "$." + str(error).partition(mark)[2].partition("`")[0]
-    return "$"
+        path, complaint = place_of(error)
+        raise CallFailed("InvalidParameter", parameter=path, message=complaint) from None
 
 
 class _NoParameters(msgspec.Struct, forbid_unknown_fields=True):
@@ -252,6 +246,7 @@ class Connection:
         self._channel = Channel(sock)
         self._waiting: deque[tuple[Message, tuple[int, ...]]] = deque()
         self._arrived = asyncio.Event()
+        self._counted = 0
         self._ended = False
         self._reading = False
         self._deadline: asyncio.TimerHandle | None = None
@@ -261,10 +256,10 @@ class Connection:
         self._task.add_done_callback(self._close)
         self._resume()
 
-    @property
-    def unread(self) -> int:
-        """Bytes of a message that is not complete yet."""
-        return self._channel.buffered
+    def _count_unread(self) -> None:
+        """Keep the server's sum of what connections hold in unfinished messages."""
+        self._server.unread += self._channel.buffered - self._counted
+        self._counted = self._channel.buffered
 
     def cancel(self) -> None:
         """End it, whatever it is doing."""
@@ -282,7 +277,6 @@ class Connection:
 
     def _read(self) -> None:
         """Take one read's worth; on the end of the stream or a fault stop for good."""
-        before = self._channel.buffered
         try:
             if not self._channel.fill():
                 self._end_of_stream()
@@ -290,10 +284,9 @@ class Connection:
             self._take()
         except BlockingIOError:
             return
-        except (ChannelError, OSError) as error:
+        except OSError as error:
             self._refuse(str(error))
-            return
-        self._server.unread += self._channel.buffered - before
+        self._count_unread()
         if self._server.unread > MAX_UNREAD_BYTES:
             self._refuse("too much unread input")
 
@@ -307,6 +300,8 @@ class Connection:
                 break
         if self._channel.buffered and self._deadline is None:
             self._set_deadline(MESSAGE_SECONDS)
+        if self._channel.unclaimed and not self._channel.buffered:
+            raise ChannelError("descriptors came that no message announces")  # one may be the peer's own end
 
     def _set_deadline(self, seconds: float | None) -> None:
         if self._deadline is not None:
@@ -357,13 +352,12 @@ class Connection:
 
     def _take_buffered(self) -> None:
         """What was held back while too many calls waited."""
-        before = self._channel.buffered
-        if before and not self._reading:
+        if self._channel.buffered and not self._reading:
             try:
                 self._take()
             except ChannelError as error:
                 self._refuse(str(error))
-            self._server.unread += self._channel.buffered - before
+            self._count_unread()
         if len(self._waiting) < MAX_WAITING_CALLS:
             self._resume()
 
@@ -381,6 +375,7 @@ class Connection:
                 raise
         finally:
             self._current = None
+            call.close_descriptors()  # also where it was cancelled before it began
 
     async def _call(self, call: Call) -> None:
         try:
@@ -403,7 +398,7 @@ class Connection:
         self._pause()
         self._ended = True
         self._set_deadline(None)
-        self._server.unread -= self._channel.buffered
+        self._server.unread -= self._counted
         for _, fds in self._waiting:
             close_all(fds)
         self._waiting.clear()

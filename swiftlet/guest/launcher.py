@@ -364,6 +364,14 @@ class Launcher:
         self.tell({"call": process.call, "parameters": {"pid": process.pid}}, (process.pidfd, *ends))
         for fd in ends:
             os.close(fd)
+        if output is not None and not process.exec:
+            self._told(process.key, output)
+
+    def _told(self, key: str, output: Output) -> None:
+        """Nobody waits for what is left of these outputs but the log worker, if that."""
+        output.told = True
+        if self.logs.is_drained(key):
+            output.close()
 
     def _take_console(self, process: Process, fd: int) -> None:
         """The master of the terminal that the child made."""
@@ -406,7 +414,9 @@ class Launcher:
         self._remove_groups(process)
         os.close(process.pidfd)
         del self.guests[process.key]
-        self.outputs.pop(process.key, None)
+        output = self.outputs.pop(process.key, None)
+        if output is not None:
+            self._told(process.key, output)
         if not process.running:
             self._tell_failed(process)
             return
@@ -450,22 +460,50 @@ def seal_interpreter() -> None:
     os.execv(f"/proc/self/fd/{copy}", sys.orig_argv)
 
 
+def take_lock(path: str) -> bool:
+    """Become the instance's one launcher; False where there is one: a daemon that was killed may just have started it.
+
+    A lock of fcntl's is this process's alone, so that neither a child nor the log worker keeps it when we are killed.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def listen(path: str) -> socket.socket:
+    """A listening socket that appears at `path` ready, whatever an earlier launcher left there half-made."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    interim = f"{path}.new"
+    try:
+        os.unlink(interim)
+    except FileNotFoundError:
+        pass
+    listener.bind(interim)
+    os.chmod(interim, 0o600)
+    listener.listen(8)
+    os.rename(interim, path)
+    return listener
+
+
 def main() -> None:
-    """Serve one instance: arguments are the socket to listen on and the folder of the instance's run files."""
+    """Serve one instance: arguments are the socket to listen on and the folder of the instance's run files.
+
+    Returns at once where the instance has a launcher.
+    """
     seal_interpreter()
     path, run = sys.argv[-2:]
     syscall.prctl(syscall.PR_SET_NAME, b"swiftlet-launch")
     syscall.prctl(syscall.PR_SET_DUMPABLE, 0)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    if not take_lock(f"{run}/launcher.lock"):
+        return
     mount_point = f"{run}/root"
     os.makedirs(mount_point, exist_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    listener.bind(f"{path}.new")
-    os.chmod(f"{path}.new", 0o600)
-    listener.listen(8)
-    os.rename(f"{path}.new", path)
-    launcher = Launcher(listener, mount_point)
+    launcher = Launcher(listen(path), mount_point)
     mount.private_namespace([os.environ.get("SWIFTLET_ROOT", run), run, "/proc", "/sys/fs/cgroup", sys.prefix])
     gc.collect()
     gc.freeze()

@@ -51,14 +51,16 @@ class LogWorker:
             self._send({"do": "network"})
 
     def add(self, key: str, state_dir: str, output: Output) -> None:
-        """Let a guest's outputs be moved to its logs, and to its attached ends if it has any."""
+        """Let a guest's outputs be moved to its logs, and to its attached ends if it has any.
+
+        One message, since what the guest writes between two would not reach the attached ends.
+        """
         self._outputs[key] = (state_dir, output)
         logs = output.open_logs(state_dir)
-        self._send({"do": "add", "key": key, "terminal": output.tty}, (*output.sources, *logs))
+        order: dict[str, object] = {"do": "add", "key": key, "terminal": output.tty, "attached": len(output.attached)}
+        self._send(order, (*output.sources, *logs, *output.attached))
         for fd in logs:
             os.close(fd)
-        if output.attached:
-            self.attach(key, output)
 
     def attach(self, key: str, output: Output) -> None:
         """Let a guest's outputs be copied to its attached ends as well."""
@@ -97,8 +99,9 @@ class LogWorker:
             self._restart()
 
     def _forget(self, key: str) -> None:
+        """All has been moved. A quick guest may have ended before its start was told: its ends are wanted then."""
         found = self._outputs.pop(key, None)
-        if found is not None:
+        if found is not None and found[1].told:
             found[1].close()
 
     def _flushed(self, key: str) -> None:

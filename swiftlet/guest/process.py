@@ -44,6 +44,7 @@ class Output:
 
     sources: what is read (pipes, or the master of a terminal). attached: where an attached command's copy is
     written. ends: what that command reads, until it has been sent there. children: the process's own ends.
+    told: the daemon has been told of the start or of its failure, so nothing here is waited for any more.
     """
 
     def __init__(self, tty: bool) -> None:
@@ -52,7 +53,7 @@ class Output:
         self.attached: list[int] = []
         self.ends: list[int] = []
         self.children: list[int] = []
-        self.drained = False
+        self.told = False
 
     def make_pipes(self) -> tuple[int, int]:
         """Pipes for standard output and error; returns the ends that the process writes."""

@@ -220,12 +220,11 @@ class Pump:
             self.control.send({"network": True}, (fd,))
             os.close(fd)
         elif message["do"] == "add":
-            self._add(key, message["terminal"], fds)
+            count = len(fds) - message["attached"]
+            self._add(key, message["terminal"], fds[:count])
+            self._attach(key, fds[count:])
         elif message["do"] == "attach":
-            for stream, fd in zip(self.guests.get(key, []), fds, strict=False):
-                stream.attach(fd)
-            for fd in fds[len(self.guests.get(key, [])) :]:
-                os.close(fd)
+            self._attach(key, fds)
         elif message["do"] == "flush":
             self._flush(key)
             self.control.send({"flushed": key})
@@ -242,6 +241,13 @@ class Pump:
         for stream in self.guests[key]:
             os.set_blocking(stream.source, False)
             self.watch(stream.source, stream)
+
+    def _attach(self, key: str, fds: tuple[int, ...]) -> None:
+        streams = self.guests.get(key, [])
+        for stream, fd in zip(streams, fds, strict=False):
+            stream.attach(fd)
+        for fd in fds[len(streams) :]:
+            os.close(fd)
 
     def _flush(self, key: str) -> None:
         """Move what is there already, as far as an attached command does not hold it up."""

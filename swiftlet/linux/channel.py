@@ -59,6 +59,11 @@ class Channel:
         """Bytes that have arrived and belong to no message taken yet."""
         return len(self._input)
 
+    @property
+    def unclaimed(self) -> int:
+        """Descriptors that have arrived and were announced by no message taken yet."""
+        return len(self._descriptors)
+
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         """Send one message whole. Raises OSError when the peer is gone or does not read."""
         if fds:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from swiftlet.model.error import InputError
+from swiftlet.model.invalid import place_of
 from swiftlet.model.workload import Workload
 
 MAX_ARGUMENT = 131_072
@@ -29,16 +30,11 @@ def workload_of(document: Any) -> Workload:
     try:
         workload = msgspec.convert(document, Workload)
     except msgspec.ValidationError as error:
-        text, at, path = str(error).rpartition(" - at `")
-        where = path.rstrip("`") if at else "$"
-        raise InputError(f"workload: {where}: {_lower(text if at else str(error))}") from None
+        path, complaint = place_of(error)
+        raise InputError(f"workload: {path}: {complaint}") from None
     for path, complaint in _complaints(workload):
         raise InputError(f"workload: {path}: {complaint}")
     return workload
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:].replace("`", "")
 
 
 def _complaints(workload: Workload) -> Iterable[tuple[str, str]]:

@@ -117,7 +117,8 @@ class LauncherClient:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + START_SECONDS
         while not self._try_connect():
-            if process.poll() is not None or loop.time() > deadline:
+            # One that leaves with 0 found another: an earlier daemon's, which will listen soon.
+            if process.poll() or loop.time() > deadline:
                 raise LaunchError("the launcher does not start", f"see {self._log_path}")
             await asyncio.sleep(0.004)
 

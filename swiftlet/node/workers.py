@@ -64,6 +64,7 @@ class Workers:
         answer: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
         try:
             process = self._spawn(theirs)
+            theirs.close()  # so that its death ends the connection
             wire = Wire(ours, _Listener(answer, progress), lambda: _give_up(answer))
             await wire.send({"operation": operation, "parameters": parameters})
             message = await answer

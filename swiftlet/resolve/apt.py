@@ -46,6 +46,7 @@ Dir::Log "{folder}/log";
 APT::Architecture "amd64";
 APT::Install-Recommends "false";
 APT::Install-Suggests "false";
+APT::Update::Error-Mode "any";
 Acquire::Languages "none";
 Acquire::Retries "2";
 Acquire::http::Timeout "20";
@@ -280,7 +281,9 @@ _NETWORK_HINT = "check the network; what has been fetched is kept"
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+    """Of the caller's, only what says how to reach the archive: proxies, and an apt configuration of one's own."""
+    names = [name for name in os.environ if name.lower().endswith("_proxy") or name == "APT_CONFIG"]
+    kept = {name: os.environ[name] for name in names}
     path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin:/sbin:/bin"
     return {**kept, "PATH": path, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
 

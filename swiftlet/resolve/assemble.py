@@ -137,7 +137,7 @@ def _fill(assembly: Assembly, template: Template, family: bool) -> None:
         _add_packs(assembly, [name for name in more if name not in template.packs])
     _declared(assembly, template)
     assembly.walker.run()
-    add_empty_folders(assembly, own)
+    add_empty_folders(assembly, own, _own(assembly))
 
 
 def _add_packs(assembly: Assembly, names: Iterable[str]) -> None:
@@ -163,9 +163,12 @@ def _chosen(assembly: Assembly, template: Template) -> list[Found]:
     """The members of the template's own packages and wheels that it takes for their own sake."""
     include = policy.glob_pattern(template.include)
     exclude = policy.glob_pattern(template.exclude)
-    universe, wheels = assembly.supplies.universe, assembly.supplies.wheels
-    own = [*(universe.own_files() if universe else ()), *wheels.own_files()]
-    return [found for found in own if policy.is_chosen(found.member.path, include, exclude)]
+    return [found for found in _own(assembly) if policy.is_chosen(found.member.path, include, exclude)]
+
+
+def _own(assembly: Assembly) -> list[Found]:
+    universe = assembly.supplies.universe
+    return [*(universe.own_files() if universe else ()), *assembly.supplies.wheels.own_files()]
 
 
 def _listed_files(assembly: Assembly, template: Template) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from swiftlet.model.closure import Entry
@@ -82,10 +82,9 @@ def store_members(assembly: Assembly, progress: Progress) -> None:
         progress("unpack", entry.path.rpartition("/")[2], done, total)
 
 
-def add_empty_folders(assembly: Assembly, founds: list[Found]) -> None:
-    """The folders of own packages that nothing lies in, or whose mode is not the usual one: programs write there."""
-    paths = {found.member.path for found in founds if not _is_kernel(found.member.path)}
-    parents = {path.rpartition("/")[0] for path in paths}
+def add_empty_folders(assembly: Assembly, founds: list[Found], own: Iterable[Found]) -> None:
+    """Of `founds` the folders that nothing of `own` lies in, or whose mode is unusual: programs write there."""
+    parents = {found.member.path.rpartition("/")[0] for found in own}
     for found in founds:
         member = found.member
         if member.kind == "directory" and not _is_kernel(member.path):

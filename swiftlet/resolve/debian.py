@@ -134,7 +134,7 @@ class Universe:
 
     @property
     def _steps(self) -> tuple[Callable[[Want], list[str]], ...]:
-        return (self._by_name, self._by_dependency, self._by_archive, self._by_likeness)
+        return (self._by_name, self._by_archive, self._by_dependency, self._by_likeness)
 
     def _candidates(self, want: Want, step: int) -> list[str]:
         """Packages to look into for a want, the given step afield; each step is taken once for each want."""

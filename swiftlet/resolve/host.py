@@ -27,6 +27,9 @@ HOST = "host"
 CONFIGURATION = "/etc/ld.so.conf"
 
 
+_NO_FILES = ("/dev/", "/proc/", "/sys/")
+
+
 class Stamp(msgspec.Struct, frozen=True):
     """What tells that a host's file is what it was: enough to notice an upgrade without reading the file."""
 
@@ -65,7 +68,7 @@ class HostFiles:
     def open(self, path: str) -> bool:
         """Make a file, or a folder and all below it, visible with the links on its way; False where it is not there."""
         physical = self._follow(path)
-        if physical is None:
+        if physical is None or physical.startswith(_NO_FILES):
             return False
         if os.path.isdir(physical):
             for folder, folders, files in os.walk(physical, onerror=_refuse):

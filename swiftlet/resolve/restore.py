@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from swiftlet.model.closure import Entry
-from swiftlet.model.error import FetchError, ResolveError
+from swiftlet.model.error import CorruptError, FetchError, ResolveError
 from swiftlet.resolve.archive import PACKAGE, Archive, Member
 from swiftlet.resolve.assemble import Pinned, Tools, assemble
 from swiftlet.resolve.lock import Lock
@@ -74,6 +74,8 @@ def _restore_host(path: str, entries: list[Entry], tools: Tools) -> None:
             ) from None
         try:
             tools.objects.put(descriptor, executable=is_executable(entry.mode), expected=entry.digest)
+        except CorruptError:
+            raise ResolveError(f"{path} of this host is not the file that the lock names", "resolve anew") from None
         finally:
             os.close(descriptor)
 

@@ -21,20 +21,10 @@ project=$(cd "$(dirname "$0")/../.." && pwd)
 root=$(mktemp -d /var/tmp/swiftlet-bare.XXXXXX)
 [ $# -gt 0 ] || set -- run test
 
-# Processes that were started in the chroot and are still there: a daemon of ours would keep the folder busy.
-inside() {
-    for link in /proc/[0-9]*/root; do
-        [ "$(readlink "$link" 2>/dev/null)" != "$root" ] || { link=${link#/proc/}; echo "${link%/root}"; }
-    done
-}
-
 clean() {
     code=$?
     trap - EXIT INT TERM
     set +e
-    for process in $(inside); do kill "$process"; done   # a daemon takes its bridge and its rules along
-    sleep 1
-    for process in $(inside); do kill -9 "$process"; done
     if [ -n "${KEEP:-}" ]; then
         echo "bare: kept $root" >&2
         exit "$code"
@@ -66,13 +56,30 @@ mount_local_registries() {
     done
 }
 
-mount_kernel() {
-    mount -t proc proc "$root/proc"
-    mount --rbind /sys "$root/sys"
-    mount --rbind /dev "$root/dev"
-    mount -t tmpfs tmpfs "$root/run"
-    mount -t tmpfs tmpfs "$root/tmp"
-}
+# Runs in mount and pid namespaces of its own, so that nothing survives it. A process whose root is not its namespace's
+# is refused user namespaces by the kernel, therefore pivot_root before chroot. A daemon that is asked to end takes its
+# bridge and its rules along.
+INSIDE='
+set -e
+cd "$1"; shift
+mount -t proc proc proc
+mount --rbind /sys sys
+mount --rbind /dev dev
+mount -t tmpfs tmpfs run
+mount -t tmpfs tmpfs tmp
+pivot_root . .
+umount -l .
+code=0
+for command; do
+    echo "bare: ./dev $command" >&2
+    chroot . /usr/bin/env -i HOME=/root PATH="$PATH" LANG=C.UTF-8 ${CI:+CI="$CI"} \
+        ${SSL_CERT_FILE:+SSL_CERT_FILE="$SSL_CERT_FILE"} ${PIP_CERT:+PIP_CERT="$PIP_CERT"} \
+        sh -c "cd /srv/swiftlet && ./dev $command" || { code=$?; break; }
+done
+kill -TERM -1 || true
+sleep 2
+exit "$code"
+'
 
 make_root() {
     set --
@@ -87,17 +94,11 @@ echo 'bare: making a minimal Debian 12' >&2
 make_root
 copy_settings
 mount_local_registries
-mount_kernel
 
 mkdir -p "$root/srv/swiftlet"
 tar -C "$project" --exclude=./.venv --exclude=./.git --exclude='*_cache' --exclude=__pycache__ -cf - . |
     tar -C "$root/srv/swiftlet" -xf -
 
-for command; do
-    echo "bare: ./dev $command" >&2
-    # shellcheck disable=SC2086  # a command of ./dev with its arguments
-    chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-        LANG=C.UTF-8 ${CI:+CI=$CI} ${SSL_CERT_FILE:+SSL_CERT_FILE=$SSL_CERT_FILE} ${PIP_CERT:+PIP_CERT=$PIP_CERT} \
-        sh -c "cd /srv/swiftlet && ./dev $command"
-done
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    unshare --mount --propagation private --pid --fork --kill-child sh -c "$INSIDE" bare "$root" "$@"
 echo 'bare: passed' >&2

@@ -21,7 +21,7 @@ def layout(request):
     found = cgroup.detect()
     if request.param == "without version 2":
         if found.kind != "hybrid":
-            pytest.skip("not both versions on this host")
+            pytest.skip("host lacks: cgroup v1 beside v2")
         found = cgroup.Layout({key: path for key, path in found.hierarchies.items() if key})
     try:
         cgroup.prepare_parent(found, FOLDER)
@@ -154,7 +154,7 @@ def test_killing_reaches_processes_in_groups_below(groups):
 def test_without_cgroup_kill_every_process_dies_all_the_same(groups):
     paths = {key: path for key, path in groups(pids=50).items() if key}
     if not paths:
-        pytest.skip("no version 1 hierarchy on this host")
+        pytest.skip("host lacks: cgroup v1")
 
     def several():
         for _ in range(5):
@@ -228,7 +228,7 @@ def _node(kind, major, minor, flags):
 
 def test_the_device_filter_refuses_all_but_the_listed_devices(layout, groups):
     if "" not in layout.hierarchies:
-        pytest.skip("no version 2 hierarchy on this host")
+        pytest.skip("host lacks: cgroup v2")
     paths = groups()
     folder = os.open(paths[""], os.O_RDONLY | os.O_DIRECTORY)
     program = load_device_filter()
@@ -250,7 +250,7 @@ def test_the_device_filter_refuses_all_but_the_listed_devices(layout, groups):
 
 def test_the_version_1_device_list_refuses_the_same(layout, groups):
     if layout.kind != "v1":
-        pytest.skip("with version 2 the filter is used")
+        pytest.skip("host lacks: cgroup v1 alone (with v2 the filter is used)")
     paths = groups()
     child = start(paths, lambda: _node(0o020000, 1, 3, os.O_RDWR) * 100 + _node(0o020000, 1, 11, 1))
     assert result(child) == errno.EPERM
@@ -279,7 +279,7 @@ def test_a_guest_is_measured_with_all_its_processes(groups):
 
 def test_a_parent_with_processes_cannot_give_controllers_and_the_error_says_what_to_do(layout, groups):
     if layout.kind != "unified":
-        pytest.skip("version 2 has no controllers on this host")
+        pytest.skip("host lacks: cgroup v2 with controllers")
     paths = groups()
     child = start(paths, lambda: time.sleep(60))
     wait_for(lambda: cgroup.is_populated(paths))

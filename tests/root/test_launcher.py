@@ -10,6 +10,7 @@ import struct
 import subprocess
 import termios
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,26 @@ def test_output_and_exit_code_arrive(launcher: TestLauncher, busybox_root: str) 
         leaving = json.load(file)
     assert leaving["code"] == 3
     assert leaving["usage"]["cpu_ns"] > 0
+
+
+def test_a_guest_finds_every_signal_at_its_default(busybox_root: str, tmp_path: Path) -> None:
+    """The launcher ignores some, and whoever typed the first command may have ignored or blocked others."""
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN), signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        launcher = TestLauncher(str(tmp_path), f"swiftlet-test-{os.getpid()}")
+    finally:
+        signal.signal(signal.SIGQUIT, before[0])
+        signal.pthread_sigmask(signal.SIG_SETMASK, before[1])
+    show = ["grep", "-E", "Sig(Blk|Ign|Cgt)", "/proc/self/status"]
+    try:
+        code, text, _ = launcher.run(launcher.bundle("a", [busybox_root], show))
+        assert code == 0 and [int(line.split()[1], 16) for line in text.splitlines()] == [0, 0, 0], text
+        launcher.start(launcher.bundle("b", [busybox_root], ["sleep", "60"]))
+        _, ends = run_exec(launcher, "b", "1", show)
+        text = read_all(ends[1]).decode()
+        assert [int(line.split()[1], 16) for line in text.splitlines()] == [0, 0, 0], text
+    finally:
+        launcher.close()
 
 
 def test_a_command_that_is_not_there_is_127_and_leaves_nothing(launcher: TestLauncher, busybox_root: str) -> None:

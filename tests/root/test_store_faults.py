@@ -155,7 +155,7 @@ def test_ext4_out_of_links_makes_copies_and_a_sound_tree(tmp_path):
         except OSError:
             pass
         else:
-            pytest.skip("this file system has no limit near ext4's")
+            pytest.skip("host lacks: a file system with ext4's limit of links")
         closure = closure_of("popular@1", [entry])
         session.records.save_closure(closure)
         tree = session.trees.build(closure.digest, closure.entries)

@@ -69,7 +69,10 @@ def test_globs_know_folders():
 
 
 def test_include_wins_over_exclude_and_over_the_tables_but_not_over_the_kernels_folders():
-    include, exclude = policy.glob_pattern(["/usr/share/doc/x", "/usr/bin/a", "/dev/x"]), policy.glob_pattern(["/usr/bin/*"])
+    include, exclude = (
+        policy.glob_pattern(["/usr/share/doc/x", "/usr/bin/a", "/dev/x"]),
+        policy.glob_pattern(["/usr/bin/*"]),
+    )
     assert policy.is_chosen("/usr/share/doc/x/y", include, exclude)
     assert policy.is_chosen("/usr/bin/a", include, exclude)
     assert not policy.is_chosen("/usr/bin/b", include, exclude)

@@ -205,6 +205,9 @@ def test_a_call_that_cannot_be_is_told_in_varlinks_words(running, message, error
         ([], "$.text"),
         ("x", "$"),
         (7, "$"),
+        ({"text": "\ud800"}, "$"),
+        ({"\ud800": "x"}, "$"),
+        ({" - at `": "x"}, "$.text"),
     ],
 )
 def test_a_wrong_parameter_is_named_by_its_path(running, parameters, path):
@@ -361,6 +364,16 @@ def test_thousands_of_descriptors_are_refused_and_closed(running):
     wait_until(lambda: running.server.connections == 0)
     assert open_descriptors() == before
     assert is_alive(running)
+
+
+@pytest.mark.parametrize("half", [b"", b'{"method":'])
+def test_a_peer_that_sends_its_own_end_of_the_connection_cannot_keep_it_open(running, half, monkeypatch):
+    monkeypatch.setattr(module, "MESSAGE_SECONDS", 0.3)
+    sock = raw(running)
+    message = json.dumps({"method": "test.example.Echo", "parameters": {"text": "x"}}).encode() + b"\0"
+    socket.send_fds(sock, [half or message], [sock.fileno()])
+    sock.close()
+    wait_until(lambda: running.server.connections == 0)
 
 
 def test_half_a_message_does_not_hold_up_others_and_is_given_up(running, monkeypatch):
