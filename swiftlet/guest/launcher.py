@@ -9,7 +9,6 @@ guest that finds it in /proc can neither read nor change it (CVE-2019-5736).
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import select
@@ -21,8 +20,9 @@ from collections.abc import Callable
 from typing import Any
 
 from swiftlet.guest import insertion, stage
-from swiftlet.guest.logworker import LogWorker
-from swiftlet.guest.process import Output, Process, exit_of, write_exit
+from swiftlet.guest.begin import listen, seal_interpreter, take_lock
+from swiftlet.guest.logworker import LogWorker, logs_of
+from swiftlet.guest.process import Output, Process, close_all, exit_of, write_exit
 from swiftlet.linux import cgroup, cgroup_device, mount, namespace, seccomp, syscall
 from swiftlet.linux.channel import Channel
 
@@ -149,12 +149,15 @@ class Launcher:
         guest = self._guest(bundle, parameters["roles"], fds)
         process = Process(key, "", call, bundle["state_dir"], bundle["cgroup"]["paths"], bundle["tty"])
         output = None
+        logs: list[int] = []
         try:
             if bundle["userns"]:
                 guest.userns = namespace.user_namespace(bundle["userns"])
             output = self._output(process, guest)
             if output is not None and parameters["attach"]:
                 output.attach()
+            if output is not None and not process.tty:
+                logs = output.open_logs(process.state_dir)
             cgroup.create(process.groups)
             process.owns_groups = True
             cgroup.apply(tuple((path, value) for path, value in bundle["cgroup"]["writes"]))
@@ -162,6 +165,7 @@ class Launcher:
         except BaseException:
             if output is not None:
                 output.close()
+            close_all(logs)
             self._remove_groups(process)
             raise
         finally:
@@ -170,7 +174,7 @@ class Launcher:
         if output is not None:
             self.outputs[key] = output
             if not process.tty:
-                self.logs.add(key, process.state_dir, output)
+                self.logs.add(key, process.state_dir, output, logs)
 
     def do_exec(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> None:
         """Run one more process in a running guest."""
@@ -381,7 +385,7 @@ class Launcher:
             return
         output.sources.append(fd)
         if not process.exec:
-            self.logs.add(process.key, process.state_dir, output)
+            self.logs.add(process.key, process.state_dir, output, logs_of(process.state_dir, output))
 
     # Ending
 
@@ -410,19 +414,25 @@ class Launcher:
         self.tell({"event": "exited", "id": process.key, "exec": process.exec, "exit": exit_of(process, {})})
 
     def _finish(self, process: Process) -> None:
-        usage = cgroup.usage(process.groups)
-        self._remove_groups(process)
+        leaving = exit_of(process, cgroup.usage(process.groups))
+        if process.running:
+            self._keep_exit(process, leaving)
+            self.tell({"event": "exited", "id": process.key, "exec": "", "exit": leaving})
+        else:
+            self._tell_failed(process)
+        self._remove_groups(process)  # before any other request, so the guest can be started again
         os.close(process.pidfd)
         del self.guests[process.key]
         output = self.outputs.pop(process.key, None)
         if output is not None:
             self._told(process.key, output)
-        if not process.running:
-            self._tell_failed(process)
-            return
-        leaving = exit_of(process, usage)
-        write_exit(process.state_dir, leaving)
-        self.tell({"event": "exited", "id": process.key, "exec": "", "exit": leaving})
+
+    def _keep_exit(self, process: Process, leaving: dict[str, Any]) -> None:
+        """Write exit.json. A full disk, or a folder that has gone, is no reason to end with every other guest."""
+        try:
+            write_exit(process.state_dir, leaving)
+        except OSError as error:
+            print(f"launcher: {process.key}: exit.json: {error}", file=sys.stderr, flush=True)
 
     def _tell_failed(self, process: Process) -> None:
         error = process.error or {
@@ -445,47 +455,6 @@ class Launcher:
 def _described(error: Exception) -> str:
     """An error in words, with the key that a request lacked."""
     return f"request lacks {error}" if isinstance(error, KeyError) else str(error)
-
-
-def seal_interpreter() -> None:
-    """Go on as a copy of the interpreter that nobody can write to: an anonymous file with every seal set."""
-    name = "swiftlet-launcher"
-    if os.readlink("/proc/self/exe").startswith(f"/memfd:{name}"):
-        return
-    copy = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open("/proc/self/exe", "rb") as file:
-        while os.sendfile(copy, file.fileno(), None, 1 << 24):
-            pass
-    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, 0xF)
-    os.execv(f"/proc/self/fd/{copy}", sys.orig_argv)
-
-
-def take_lock(path: str) -> bool:
-    """Become the instance's one launcher; False where there is one: a daemon that was killed may just have started it.
-
-    A lock of fcntl's is this process's alone, so that neither a child nor the log worker keeps it when we are killed.
-    """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def listen(path: str) -> socket.socket:
-    """A listening socket that appears at `path` ready, whatever an earlier launcher left there half-made."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    interim = f"{path}.new"
-    try:
-        os.unlink(interim)
-    except FileNotFoundError:
-        pass
-    listener.bind(interim)
-    os.chmod(interim, 0o600)
-    listener.listen(8)
-    os.rename(interim, path)
-    return listener
 
 
 def main() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable
 
 from swiftlet.guest import pump
-from swiftlet.guest.process import Output
+from swiftlet.guest.process import Output, close_all
 from swiftlet.linux.channel import Channel
 
 SPARE_NETWORKS = 4
@@ -50,17 +51,16 @@ class LogWorker:
             self._ordered += 1
             self._send({"do": "network"})
 
-    def add(self, key: str, state_dir: str, output: Output) -> None:
+    def add(self, key: str, state_dir: str, output: Output, logs: list[int]) -> None:
         """Let a guest's outputs be moved to its logs, and to its attached ends if it has any.
 
-        One message, since what the guest writes between two would not reach the attached ends.
+        logs: what `Output.open_logs` gave; closed here. One message, since what the guest writes between two would
+        not reach the attached ends.
         """
         self._outputs[key] = (state_dir, output)
-        logs = output.open_logs(state_dir)
         order: dict[str, object] = {"do": "add", "key": key, "terminal": output.tty, "attached": len(output.attached)}
         self._send(order, (*output.sources, *logs, *output.attached))
-        for fd in logs:
-            os.close(fd)
+        close_all(logs)
 
     def attach(self, key: str, output: Output) -> None:
         """Let a guest's outputs be copied to its attached ends as well."""
@@ -116,9 +116,18 @@ class LogWorker:
         os.waitpid(self.pid, 0)
         self._start()
         for key, (state_dir, output) in list(self._outputs.items()):
-            self.add(key, state_dir, output)
+            self.add(key, state_dir, output, logs_of(state_dir, output))
         for key in self._flushing:
             self._send({"do": "flush", "key": key})
+
+
+def logs_of(state_dir: str, output: Output) -> list[int]:
+    """The logs of a guest that lives; /dev/null where its folder was removed or the disk is full."""
+    try:
+        return output.open_logs(state_dir)
+    except OSError as error:
+        print(f"launcher: {state_dir}: its log is lost: {error}", file=sys.stderr, flush=True)
+        return [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(2 * len(output.sources))]
 
 
 def _close_all_but(keep: int) -> None:

@@ -5,12 +5,12 @@ Imports the standard library only. Descriptors held here are close-on-exec.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
 from typing import Any
 
+from swiftlet.linux import message
 from swiftlet.linux.channel import Channel
 
 LOGS = ("stdout", "stderr")
@@ -65,7 +65,7 @@ class Output:
 
     def attach(self) -> None:
         """Make new ends for an attached command; those of an earlier one are closed."""
-        _close(self.attached)
+        close_all(self.attached)
         for _ in range(1 if self.tty else len(LOGS)):
             end, attached = os.pipe2(os.O_CLOEXEC)
             self.ends.append(end)
@@ -95,15 +95,16 @@ class Output:
 
     def close_children(self) -> None:
         """Close the ends that the process has got by now."""
-        _close(self.children)
+        close_all(self.children)
 
     def close(self) -> None:
         """Close everything."""
         for fds in (self.sources, self.attached, self.ends, self.children):
-            _close(fds)
+            close_all(fds)
 
 
-def _close(fds: list[int]) -> None:
+def close_all(fds: list[int]) -> None:
+    """Close descriptors and forget them."""
     while fds:
         os.close(fds.pop())
 
@@ -142,6 +143,9 @@ def _signal_name(number: int) -> str:
 def write_exit(state_dir: str, leaving: dict[str, Any]) -> None:
     """Put exit.json into the guest's folder, whole or not at all."""
     temporary = f"{state_dir}/exit.json.new"
-    with open(temporary, "w") as file:
-        json.dump(leaving, file)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(fd, message.encode(leaving))
+    finally:
+        os.close(fd)
     os.rename(temporary, f"{state_dir}/exit.json")

@@ -173,6 +173,7 @@ class Pump:
         self.epoll = select.epoll()
         self.watched: dict[int, Stream] = {}
         self.guests: dict[str, list[Stream]] = {}
+        self.alone = False
         self.epoll.register(control.fileno(), select.EPOLLIN)
 
     def watch(self, fd: int, stream: Stream | None, events: int = select.EPOLLIN) -> None:
@@ -185,14 +186,15 @@ class Pump:
             self.watched[fd] = stream
 
     def serve(self) -> None:
-        """Work until the launcher has gone."""
-        while True:
+        """Work until the launcher has gone and every guest that it had has closed its outputs."""
+        while not (self.alone and not self.guests):
             for fd, _ in self.epoll.poll():
                 stream = self.watched.get(fd)
                 if stream is not None:
                     self._ready(fd, stream)
                 elif fd == self.control.fileno() and not self._commands():
-                    return
+                    self.alone = True
+                    self.epoll.unregister(fd)
 
     @staticmethod
     def _ready(fd: int, stream: Stream) -> None:
@@ -217,7 +219,7 @@ class Pump:
         key = message.get("key", "")
         if message["do"] == "network":
             fd = namespace.network_namespace()
-            self.control.send({"network": True}, (fd,))
+            self._tell({"network": True}, (fd,))
             os.close(fd)
         elif message["do"] == "add":
             count = len(fds) - message["attached"]
@@ -227,7 +229,7 @@ class Pump:
             self._attach(key, fds)
         elif message["do"] == "flush":
             self._flush(key)
-            self.control.send({"flushed": key})
+            self._tell({"flushed": key})
 
     def _add(self, key: str, terminal: bool, fds: tuple[int, ...]) -> None:
         half = len(fds) // 3
@@ -265,7 +267,14 @@ class Pump:
         streams = self.guests.get(stream.key, [])
         if all(each.ended for each in streams):
             self.guests.pop(stream.key, None)
-            self.control.send({"closed": stream.key})
+            self._tell({"closed": stream.key})
+
+    def _tell(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        """Tell the launcher, which may have been killed."""
+        try:
+            self.control.send(message, fds)
+        except OSError:
+            return
 
 
 def _complete_index(streams: list[Stream]) -> None:

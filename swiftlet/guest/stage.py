@@ -373,7 +373,17 @@ def _reset_signals() -> None:
 
 
 def run(guest: Guest, steps: tuple[Any, ...]) -> NoReturn:
-    """Do the steps; the last one executes the command. On a failure tell the launcher and leave."""
+    """Do the steps; the last one executes the command. On a failure tell the launcher, and leave whatever happens.
+
+    A launcher that was killed cannot be told; its child must not go on in its place then.
+    """
+    try:
+        _do(guest, steps)
+    finally:
+        os._exit(125)
+
+
+def _do(guest: Guest, steps: tuple[Any, ...]) -> None:
     name = ""
     try:
         _reset_signals()
@@ -385,7 +395,6 @@ def run(guest: Guest, steps: tuple[Any, ...]) -> NoReturn:
     except BaseException as error:
         told = f"{name.replace('_', ' ')}: {error}"
         _send_status(guest, {"error": {"kind": "LaunchError", "message": told, "hint": ""}})
-    os._exit(125)
 
 
 def _send_status(guest: Guest, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:

@@ -528,3 +528,71 @@ def test_all_that_the_interface_describes_is_there_and_nothing_else(daemon):
 
     with varlink.Client(f"unix:{daemon.instance.socket}") as client, client.open("io.swiftlet.Node") as node:
         assert node.List(all=True)["guests"] == []
+
+
+def test_a_component_is_inserted_into_a_running_guest_and_there_after_it_is_started_again(daemon):
+    """The component is a program of this host that the guest lacks, with the libraries that it needs."""
+    daemon.run("sleep", "1000", name="growing")
+    with pytest.raises(SwiftletError, match="is not in the guest"):
+        in_guest(daemon, "growing", "/usr/bin/sha1sum", "/etc/hostname")
+    for _ in range(2):  # the second time there is nothing left to do
+        with daemon.client() as client:
+            *_, (answer, _, _) = client.stream("Insert", {"guest": "growing", "template": "host:/usr/bin/sha1sum"})
+        assert "error" not in answer
+    code, text = in_guest(daemon, "growing", "/usr/bin/sha1sum", "/etc/hostname")
+    assert code == 0 and "/etc/hostname" in text
+    states = [change["to"] for change in daemon.guest("growing")["journal"]]
+    assert states[:5] == ["Generating", "Generated", "Running", "Inserting", "Running"]
+    code, _ = in_guest(daemon, "growing", "/bin/busybox", "touch", "/usr/bin/sha1sum")
+    assert code != 0, "what was inserted must be read-only"
+    daemon.call("Stop", guest="growing", timeout=0)
+    with daemon.client() as client:
+        for _, fds, _ in client.stream("Start", {"guest": "growing"}):
+            for fd in fds:
+                os.close(fd)
+    assert in_guest(daemon, "growing", "/usr/bin/sha1sum", "/etc/hostname")[0] == 0
+    daemon.call("StoreGc")
+    assert in_guest(daemon, "growing", "/usr/bin/sha1sum", "/etc/hostname")[0] == 0
+    with pytest.raises(NotFoundError), daemon.client() as client:
+        list(client.stream("Insert", {"guest": "growing", "template": "nosuchtemplate"}))
+    assert daemon.guest("growing")["state"] == "Running"
+
+
+def in_guest(daemon, guest, *command):
+    """(code, output) of a command in a running guest."""
+    text, last = b"", {}
+    with daemon.client() as client:
+        for last, fds, _ in client.stream("Exec", {"guest": guest, "command": list(command)}):  # noqa: B007
+            for fd in fds[1:]:
+                while chunk := os.read(fd, 65536):
+                    text += chunk
+            for fd in fds:
+                os.close(fd)
+    return last["exited"]["code"], text.decode()
+
+
+def test_logs_stats_and_attach_of_a_running_guest(daemon):
+    daemon.run("sh", "-c", "while :; do echo tick; /bin/busybox sleep 0.05; done", name="ticking")
+    (stat,) = daemon.call("Stats", guests=[])["stats"]
+    assert stat["name"] == "ticking" and stat["pids"] >= 1 and stat["private_bytes"] > 0
+    with daemon.client() as client:
+        client.begin("Attach", {"guest": "ticking"})
+        answer, fds, more = client.receive()
+        assert answer["started"]["name"] == "ticking" and more
+        assert b"tick" in os.read(fds[1], 100)
+        for fd in fds:
+            os.close(fd)
+        daemon.call("Stop", guest="ticking", timeout=0)
+        assert client.receive()[0]["exited"]["code"] == 137
+    with pytest.raises(ConflictError), daemon.client() as client:
+        list(client.stream("Attach", {"guest": "ticking"}))
+    with pytest.raises(ConflictError):
+        daemon.call("Stats", guests=["ticking"])
+
+
+def test_the_doctor_says_what_is_there(daemon):
+    findings = {finding["name"]: finding for finding in daemon.call("Doctor")["findings"]}
+    for name in ("root", "kernel", "overlay", "control groups", "seccomp", "bridge network", "packet filter", "store"):
+        assert findings[name]["status"] == "ok", findings[name]
+    assert findings["KVM"]["status"] in ("ok", "limited") and findings["KVM"]["detail"]
+    assert all(finding["consequence"] for finding in findings.values() if finding["status"] != "ok")

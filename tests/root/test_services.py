@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.product import Product, eventually
+from tests.product import Product
 from tests.serving import Serving, pip_install, serving
 
 pytestmark = [pytest.mark.root, pytest.mark.net]
@@ -154,4 +154,3 @@ def test_tomcat_serves_its_first_page(product: Product) -> None:
         guest.product.ok("stop", guest.id)
         assert time.monotonic() - started < 9, "it ends when it is asked to, not when it is killed"
         assert guest.facts["exit"]["code"] == 143
-    assert eventually(lambda: guest.id not in guest.product.ok("ps", "-a", "-q"))

@@ -207,7 +207,7 @@ def test_a_call_that_cannot_be_is_told_in_varlinks_words(running, message, error
         (7, "$"),
         ({"text": "\ud800"}, "$"),
         ({"\ud800": "x"}, "$"),
-        ({" - at `": "x"}, "$.text"),
+        ({" - at `": "x"}, "$. - at "),
     ],
 )
 def test_a_wrong_parameter_is_named_by_its_path(running, parameters, path):
