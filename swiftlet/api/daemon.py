@@ -17,7 +17,8 @@ import sys
 import swiftlet
 from swiftlet.api import interface
 from swiftlet.api.methods import Methods
-from swiftlet.api.server import Server, Service, listen
+from swiftlet.api.server import Server, listen
+from swiftlet.api.service import Service
 from swiftlet.model.error import SwiftletError
 from swiftlet.model.instance import Instance, instance_of
 from swiftlet.node.node import Node

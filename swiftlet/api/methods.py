@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from swiftlet.api import interface, parameters
-from swiftlet.api.server import Call, Interface, Method, Reply
+from swiftlet.api.service import Call, Interface, Method, Reply
 from swiftlet.model.error import ConflictError, InputError
 from swiftlet.node import describe, execute
 from swiftlet.node.check import workload_of

@@ -84,8 +84,9 @@ class Feed:
         """Nobody reads the target any more, or there is no more to be read."""
         self._stop_reading()
         self._pending.clear()
-        if self._owned and self.target >= 0:
+        if self.target >= 0 and not self._awaited:
             self._poll.unregister(self.target)
+        if self.target >= 0 and self._owned:
             os.close(self.target)
         self.target = -1
 

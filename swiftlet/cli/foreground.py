@@ -78,7 +78,11 @@ def _input(wanted: bool) -> tuple[tuple[int, ...], int]:
 
 
 class Foreground:
-    """One running guest and the ends that belong to it: received[0] its pidfd, then a console or two pipes."""
+    """One running guest and the ends that belong to it.
+
+    received: its pidfd; then two pipes, or a console and a pipe of what is written to it. The console of an exec comes
+    alone: it has no log, and nobody else reads it.
+    """
 
     def __init__(
         self, client: Client, started: dict[str, Any], received: tuple[int, ...], signals: Forwarding, method: str
@@ -87,8 +91,11 @@ class Foreground:
         self.guest = str(started["id"])
         self.name = str(started.get("name") or self.guest[:12])
         self.pidfd = received[0]
-        self.outputs = dict(zip(received[1:], (1, 2), strict=False))
-        self.console = received[1] if len(received) == 2 else None
+        ends = list(received[1:])
+        self.console = ends[0] if ends and os.isatty(ends[0]) else None
+        if self.console is not None and len(ends) > 1:
+            del ends[0]
+        self.outputs = dict(zip(ends, (1, 2), strict=False))
         self.signals = signals
         self.waits = method != "Exec"
         self.exit: dict[str, Any] | None = None
@@ -115,7 +122,8 @@ class Foreground:
         self._mind_size(self.console)
         with RawMode(0 if keys else None):
             if keys:
-                self.feed = Feed(self.poll, self.console, awaited=select.POLLIN, detach=DetachKeys())
+                awaited = select.POLLIN if self.console in self.outputs else 0
+                self.feed = Feed(self.poll, self.console, awaited=awaited, detach=DetachKeys())
             return self._run()
 
     def _mind_size(self, console: int) -> None:
@@ -162,7 +170,7 @@ class Foreground:
         elif feed and fd == 0:
             feed.read()
         elif feed and fd == feed.target:
-            if event & select.POLLERR:
+            if event & (select.POLLERR | select.POLLHUP):
                 feed.drop()
             else:
                 feed.send()

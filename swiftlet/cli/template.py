@@ -127,8 +127,8 @@ def report_damage(answer: dict[str, Any], parsed: Parsed) -> int:
     if damaged:
         sys.stdout.flush()
         raise CorruptError(
-            f"{len(damaged)} of {answer['checked']} files are damaged",
-            "`swiftlet template resolve` fetches a template's files again",
+            f"{len(damaged)} of {answer['checked']} files are damaged, and were taken out of use",
+            "`swiftlet template resolve`, or the next run, fetches a template's files anew",
         )
     sys.stdout.write(f"{answer['checked']} files checked, none damaged\n")
     return 0

@@ -21,7 +21,7 @@ from typing import Any
 
 from swiftlet.guest import insertion, stage
 from swiftlet.guest.begin import listen, seal_interpreter, take_lock
-from swiftlet.guest.logworker import LogWorker, logs_of
+from swiftlet.guest.logworker import LogWorker
 from swiftlet.guest.process import Output, Process, close_all, exit_of, write_exit
 from swiftlet.linux import cgroup, cgroup_device, mount, namespace, seccomp, syscall
 from swiftlet.linux.channel import Channel
@@ -58,7 +58,7 @@ class Launcher:
         self.layout = cgroup.detect()
         self.leaving = False
         self.watch(listener.fileno(), self._accept)
-        self.logs = LogWorker(self.watch)
+        self.logs = LogWorker(self.watch, self.null)
 
     # The loop
 
@@ -385,7 +385,7 @@ class Launcher:
             return
         output.sources.append(fd)
         if not process.exec:
-            self.logs.add(process.key, process.state_dir, output, logs_of(process.state_dir, output))
+            self.logs.add(process.key, process.state_dir, output, self.logs.logs_of(process.state_dir, output))
 
     # Ending
 

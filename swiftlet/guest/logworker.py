@@ -19,8 +19,10 @@ SPARE_NETWORKS = 4
 class LogWorker:
     """The worker and what it was given: enough to give the same to the next one."""
 
-    def __init__(self, watch: Callable[[int, Callable[[], None] | None], None]) -> None:
+    def __init__(self, watch: Callable[[int, Callable[[], None] | None], None], null: int) -> None:
+        """null: a descriptor of /dev/null, which the launcher's mounts lack later."""
         self._watch = watch
+        self._null = null
         self._outputs: dict[str, tuple[str, Output]] = {}
         self._flushing: dict[str, Callable[[], None]] = {}
         self._networks: deque[int] = deque()
@@ -61,6 +63,14 @@ class LogWorker:
         order: dict[str, object] = {"do": "add", "key": key, "terminal": output.tty, "attached": len(output.attached)}
         self._send(order, (*output.sources, *logs, *output.attached))
         close_all(logs)
+
+    def logs_of(self, state_dir: str, output: Output) -> list[int]:
+        """The logs of a guest that lives, open; nothing keeps them where its folder has gone or the disk is full."""
+        try:
+            return output.open_logs(state_dir)
+        except OSError as error:
+            print(f"launcher: {state_dir}: its log is lost: {error}", file=sys.stderr, flush=True)
+            return [os.dup(self._null) for _ in range(2 * len(output.sources))]
 
     def attach(self, key: str, output: Output) -> None:
         """Let a guest's outputs be copied to its attached ends as well."""
@@ -116,18 +126,9 @@ class LogWorker:
         os.waitpid(self.pid, 0)
         self._start()
         for key, (state_dir, output) in list(self._outputs.items()):
-            self.add(key, state_dir, output, logs_of(state_dir, output))
+            self.add(key, state_dir, output, self.logs_of(state_dir, output))
         for key in self._flushing:
             self._send({"do": "flush", "key": key})
-
-
-def logs_of(state_dir: str, output: Output) -> list[int]:
-    """The logs of a guest that lives; /dev/null where its folder was removed or the disk is full."""
-    try:
-        return output.open_logs(state_dir)
-    except OSError as error:
-        print(f"launcher: {state_dir}: its log is lost: {error}", file=sys.stderr, flush=True)
-        return [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(2 * len(output.sources))]
 
 
 def _close_all_but(keep: int) -> None:

@@ -3,8 +3,9 @@
 It may be killed at any moment: the launcher holds every descriptor too and starts another. Bytes go from a
 guest's pipe to its log by one splice, so a chunk is either still in the pipe or in the log, never lost in
 between; an attached command is given a copy by tee before that. A slow attached command slows its guest, as a
-pipe does, and nobody else. It also makes empty network namespaces in advance, 0.3 ms each that no start waits for.
- Imports the standard library and `swiftlet.linux` only.
+pipe does, and nobody else. When the launcher is killed it goes on until its guests have closed their outputs.
+It also makes empty network namespaces in advance, 0.3 ms each that no start waits for.
+Imports the standard library and `swiftlet.linux` only.
 """
 
 from __future__ import annotations
@@ -141,9 +142,16 @@ class Stream:
 
     def _record(self, count: int) -> None:
         self.offset += count
-        os.write(self.index, RECORD.pack(time.time_ns(), count, self.number))
+        self.note(time.time_ns(), count)
         if self.offset - self.punched > 2 * LOG_LIMIT:
             self._punch(self.offset - LOG_LIMIT)
+
+    def note(self, when: int, count: int) -> None:
+        """Add a record to the index. On a full disk the bytes stay without one, and are shown without a time."""
+        try:
+            os.write(self.index, RECORD.pack(when, count, self.number))
+        except OSError:
+            return
 
     def _punch(self, end: int) -> None:
         keep_size_and_punch_hole = 3
@@ -287,7 +295,7 @@ def _complete_index(streams: list[Stream]) -> None:
             known[number] += count
     for stream in streams:
         if stream.offset > known[stream.number]:
-            os.write(stream.index, RECORD.pack(0, stream.offset - known[stream.number], stream.number))
+            stream.note(0, stream.offset - known[stream.number])
 
 
 def _whole_records(data: bytes) -> bytes:

@@ -7,7 +7,6 @@ groups). This runs once, before the daemon listens, so nothing else changes any 
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
 from swiftlet.linux import cgroup
@@ -18,6 +17,7 @@ from swiftlet.node.guests import Guests, end_groups
 from swiftlet.node.journal import Journal, read_journal
 from swiftlet.node.network import Attached
 from swiftlet.node.record import Guest
+from swiftlet.node.wire import close_all
 
 log = logging.getLogger("swiftlet.adopt")
 
@@ -48,14 +48,18 @@ async def adopt(guests: Guests, instance: Instance) -> dict[str, tuple[str, Atta
 
 
 async def _running(guests: Guests) -> dict[str, dict[str, Any]]:
-    """Who runs, by the launcher; nobody when it cannot be asked."""
+    """Who runs, by the launcher; nobody when there is none.
+
+    Raises LaunchError when there is one that does not answer: its guests must not be taken for dead.
+    """
     try:
         answer, fds = await guests.launcher.request("list", {})
     except SwiftletError as error:
+        if guests.launcher.connected:
+            raise
         log.error("%s", error)
         return {}
-    for fd in fds:
-        os.close(fd)
+    close_all(fds)
     found: dict[str, dict[str, Any]] = answer["guests"]
     return found
 
@@ -121,11 +125,7 @@ async def _remove_half_made(guests: Guests, id_: str, name: str, guest: Guest | 
 async def _end_strangers(guests: Guests, instance: Instance, running: set[str]) -> None:
     """Guests that run without a folder, and control groups without a guest: what is left of roots that were deleted."""
     for id_ in running - set(guests.by_id):
-        log.warning("guest %s runs and has no folder: killed", id_)
-        try:
-            await guests.launcher.request("kill", {"id": id_})
-        except SwiftletError as error:
-            log.warning("%s", error)
+        await guests.kill_stranger(id_)
     try:
         groups = cgroup.groups_below(guests.preparer.cgroups, instance.cgroup)
     except (OSError, SwiftletError) as error:

@@ -125,17 +125,24 @@ async def insert(guests: Guests, workers: Workers, guest: Guest, template: str, 
 
     Raises what resolving raises; ConflictError (not running, nothing new), LaunchError. The guest is as before then.
     """
+    _running_bundle(guest)
+    if "insert" not in guests.preparer.driver(guest.workload.kind).features:
+        raise InputError(f"guests of kind {guest.workload.kind} take no components")
+    found = await workers.run("component", {"template": template}, progress)
+    await guests.finish(_insert(guests, guest, template, found["closures"]), lambda _: ())
+
+
+async def _insert(guests: Guests, guest: Guest, template: str, closures: Sequence[dict[str, Any]]) -> None:
     async with guest.busy:
         bundle = _running_bundle(guest)
-        if "insert" not in guests.preparer.driver(guest.workload.kind).features:
-            raise InputError(f"guests of kind {guest.workload.kind} take no components")
         guest.journal.enter("Inserting", template)
+        outcome = f"{template} was not inserted"
         try:
-            found = await workers.run("component", {"template": template}, progress)
-            await _insert_all(guests, guest, bundle, found["closures"])
+            await _insert_all(guests, guest, bundle, closures)
+            outcome = f"{template} was inserted"
         finally:
             if guest.state == "Inserting":
-                guest.journal.enter("Running", f"{template} was inserted")
+                guest.journal.enter("Running", outcome)
 
 
 async def _insert_all(guests: Guests, guest: Guest, bundle: Bundle, closures: Sequence[dict[str, Any]]) -> None:

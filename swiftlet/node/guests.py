@@ -365,17 +365,44 @@ class Guests:
     # The launcher's death
 
     def on_lost(self) -> None:
-        """The launcher died: what it started is killed, since nobody can tell any more how it would end."""
-        lost = [guest for guest in self.by_id.values() if guest.is_running]
-        self.spawn(self._bury_all(lost))
+        """The connection to the launcher ended."""
+        self.spawn(self._after_loss([guest for guest in self.by_id.values() if guest.is_running]))
 
-    async def _bury_all(self, lost: list[Guest]) -> None:
+    async def _after_loss(self, lost: list[Guest]) -> None:
+        """If it died, what it started is killed, since nobody can tell any more how that would end."""
+        if self.launcher.reconnect():
+            await self.compare()  # it had only been given another client
+            return
         for guest in lost:
             await self.bury(guest)
         try:
             await self.launcher.connect()
         except SwiftletError as error:
             log.error("%s", error)
+
+    def look_again(self) -> None:
+        """The launcher answered a request of an earlier daemon: a guest that seemed to run may not."""
+        self.spawn(self.compare())
+
+    async def compare(self) -> None:
+        """Ask the launcher who runs, and put right what is not as was thought."""
+        try:
+            answer, fds = await self.launcher.request("list", {})
+        except SwiftletError as error:
+            log.warning("%s", error)
+            return
+        close_all(fds)
+        for guest in list(self.by_id.values()):
+            if guest.is_running and guest.id not in answer["guests"]:
+                await self.bury(guest)
+        for stranger in set(answer["guests"]) - set(self.by_id):
+            await self.kill_stranger(stranger)
+
+    async def kill_stranger(self, id_: str) -> None:
+        """Kill what the launcher runs and nobody here has a record of."""
+        log.warning("guest %s runs and has no record: killed", id_)
+        with contextlib.suppress(SwiftletError):
+            await self.launcher.request("kill", {"id": id_})
 
     async def bury(self, guest: Guest) -> None:
         """Kill what is left of a guest that no launcher knows, and note how it ended."""

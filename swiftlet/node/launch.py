@@ -70,6 +70,10 @@ class LauncherClient:
             if not self._try_connect():
                 await self._spawn()
 
+    def reconnect(self) -> bool:
+        """Connect again to a launcher that may only have dropped us; False when none answers."""
+        return self.connected or self._try_connect()
+
     async def request(self, method: str, parameters: dict[str, Any], fds: tuple[int, ...] = ()) -> Answer:
         """Ask, and wait for the answer and its descriptors, which belong to the caller. `fds` stay the caller's.
 

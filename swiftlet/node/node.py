@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
@@ -47,7 +46,7 @@ class Node:
             instance,
             on_exit=lambda guest, exec_, exit_: self.guests.on_exit(guest, exec_, exit_),
             on_lost=lambda: self.guests.on_lost(),
-            on_stray=self._look_again,
+            on_stray=lambda: self.guests.look_again(),
             start=start,
         )
         self.guests = Guests(
@@ -66,7 +65,7 @@ class Node:
             log.error("%s", error)
         running = await adopt(self.guests, self.instance)
         self.network.begin(running)
-        await self._compare()  # who ended while the others were being taken over
+        await self.guests.compare()  # who ended while the others were being taken over
 
     async def close(self) -> None:
         """Leave running guests to the launcher; take down what nobody needs."""
@@ -79,17 +78,3 @@ class Node:
                 log.warning("%s", error)
         self.launcher.close()
         await self.network.close(remove=not running)
-
-    def _look_again(self) -> None:
-        """The launcher answered a request of an earlier daemon: a guest that seemed to run may not."""
-        self.guests.spawn(self._compare())
-
-    async def _compare(self) -> None:
-        await asyncio.sleep(0)
-        try:
-            answer, _ = await self.launcher.request("list", {})
-        except SwiftletError:
-            return
-        for guest in list(self.guests.by_id.values()):
-            if guest.is_running and guest.id not in answer["guests"]:
-                await self.guests.bury(guest)

@@ -122,7 +122,8 @@ class Preparer:
         """Put bundle.json into the guest's folder; from then on the store keeps the trees that it names."""
         path = f"{bundle.state_dir}/bundle.json"
         try:
-            with pin(self._layout, bundle.rootfs.trees):
+            inserted = [place.rpartition("/")[2] for place in inserted_places(bundle)]
+            with pin(self._layout, [*bundle.rootfs.trees, *inserted]):
                 with open(f"{path}.new", "wb") as file:
                     file.write(_encoder.encode(bundle))
                 os.rename(f"{path}.new", path)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from swiftlet.resolve.resolver import Resolver
     from swiftlet.store.objects import Stored
     from swiftlet.store.session import Session
+    from swiftlet.store.verify import Damage, Verified
 
 PROGRESS_SECONDS = 0.05
 """Progress is told this often at most, but for the beginning and the end of a stage."""
@@ -277,18 +278,46 @@ def _template_verify(work: Work) -> dict[str, Any]:
         closures = [closure for each in located if (closure := resolver.resolved(each)) is not None]
         if wanted and len(closures) < len(located):
             raise InputError(f"{', '.join(wanted)}: not resolved yet", "swiftlet template resolve")
-        digests = [closure.digest for closure in closures if os.path.isdir(work.layout.tree(closure.digest))]
-        return _verified(verify_trees(work.layout, digests, work.count))
+        found = verify_trees(work.layout, [closure.digest for closure in closures], work.count)
+    return _verified(work, found)
 
 
-def _verified(found: Any) -> dict[str, Any]:
-    return {"checked": found.checked, "damaged": [each._asdict() for each in found.damaged]}
+def _verified(work: Work, found: Verified) -> dict[str, Any]:
+    """Say what is damaged, by the names that it has in templates, and take it out of use."""
+    if not found.damaged:
+        return {"checked": found.checked, "damaged": []}
+    from swiftlet.store.repair import repair
+
+    damaged = _in_words(work.layout, found.damaged)
+    repair(work.layout, found.damaged)
+    return {"checked": found.checked, "damaged": damaged}
+
+
+def _in_words(layout: Layout, damaged: Sequence[Damage]) -> list[dict[str, Any]]:
+    """Each problem, and of an object what it is in the first template that has it."""
+    from swiftlet.store.records import Records
+
+    records = Records(layout)
+    names: dict[str, str] = {}
+    for digest in records.closures():
+        try:
+            closure = records.closure(digest)
+        except SwiftletError:  # damaged itself, or collected just now
+            continue
+        for entry in closure.entries:
+            names.setdefault(entry.digest, f"; it is {entry.path} of {closure.template}")
+    objects = f"{layout.objects}/"
+    return [
+        each._asdict()
+        | {"problem": each.problem + (names.get(each.digest, "") if each.path.startswith(objects) else "")}
+        for each in damaged
+    ]
 
 
 def _store_verify(work: Work) -> dict[str, Any]:
     from swiftlet.store.verify import verify
 
-    return _verified(verify(work.layout, work.count))
+    return _verified(work, verify(work.layout, work.count))
 
 
 def _store_stat(work: Work) -> dict[str, Any]:

@@ -52,8 +52,21 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
+        self.stop()
+
+    def stop(self) -> str:
+        """Kill the program with all that it started; its output.
+
+        The program is process 1 of its namespace, so all others go with it. `--kill-child` alone does not do:
+        the kernel forgets it when a program changes its user.
+        """
+        if self.process.stdout is None or self.process.stdout.closed:
+            return ""
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        except (IndexError, OSError):
+            pass
+        return self.process.communicate(timeout=30)[0] or ""
 
     @property
     def pid(self) -> int:
@@ -87,8 +100,7 @@ class Stage:
             if done is not None and done.returncode == 0:
                 return done.stdout
             if time.monotonic() > end:
-                self.process.send_signal(signal.SIGKILL)
-                raise AssertionError(f"{done and done.stderr}\n{self.process.communicate()[0]}")
+                raise AssertionError(f"{done and done.stderr}\n{self.stop()}")
             time.sleep(0.1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def test_a_template_brings_what_it_requires_near_and_far(product: Product, tmp_p
 def test_files_are_made_once_in_a_sandbox_and_kept(product: Product, tmp_path: Path) -> None:
     path = tmp_path / "german.yaml"
     path.write_text(GERMAN)
-    code = "import locale; locale.setlocale(locale.LC_ALL, 'de_DE.UTF-8'); print(locale.format_string('%.1f', 1234.5, True))"
+    code = "from locale import *; setlocale(LC_ALL, 'de_DE.UTF-8'); print(format_string('%.1f', 1234.5, grouping=True))"
     assert run(product, str(path), "python3", "-c", code, more=("-t", "python@3.11")) == "1.234,5\n"
     chain = product.json("template", "explain", str(path), "/usr/lib/locale/de_DE.utf8/LC_NUMERIC")["chain"]
     assert "localedef" in chain[0]["why"]
@@ -150,9 +151,9 @@ def test_a_workload_file_says_all_that_flags_say(product: Product, tmp_path: Pat
     (tmp_path / "site/page").write_text("from the volume")
     (tmp_path / "workload.yaml").write_text(
         "templates: [python@3.11, coreutils]\n"
-        'command: python3 -c \'import os, sys; print(open("page").read(), os.environ["A"], os.getuid()); sys.exit(7)\'\n'
+        'command: [python3, -c, \'import os; print(open("page").read(), os.environ["A"], os.getuid()); exit(7)\']\n'
         "name: from-a-file\nworkdir: /site\nuser: '1000'\nvolumes: ['site:/site:ro']\nenv: {A: file}\n"
-        "network: none\nremove: yes\nresources: {memory: 64M, pids: 32}\n"
+        "network: none\nremove: true\nresources: {memory: 64M, pids: 32}\n"
     )
     done = product.run("run", "-q", "-f", str(tmp_path / "workload.yaml"))
     assert (done.returncode, done.stdout) == (7, "from the volume file 1000\n"), done.stderr
@@ -167,8 +168,9 @@ def test_a_lock_gives_the_same_closure_in_an_empty_store(product: Product, anoth
     again = resolve(another, "--lock", lock, "nginx@1.22")
     assert again["digest"] == first["digest"] and again["reused_bytes"] == 0
     assert again["lock"] == first["lock"] == json.loads(Path(lock).read_text())
-    entries = first["lock"]["templates"][0]["entries"] if "templates" in first["lock"] else first["lock"]
-    assert entries
+    for entry in first["lock"]["locks"][0]["entries"]:
+        assert entry["source"] and entry["why"] and entry["kind"]
+        assert entry["kind"] != "file" or (len(entry["digest"]) == 64 and entry["size"] > 0)
     assert "://" not in Path(lock).read_text(), "a lock holds no addresses"
     assert "nginx version" in another.run("run", "--rm", "-q", "-t", "nginx@1.22", "--", "nginx", "-v").stderr
 
@@ -197,10 +199,10 @@ def test_verify_names_a_damaged_file_and_resolving_mends_it(another: Product) ->
         byte = file.read(1)
         file.seek(5000)
         file.write(bytes([byte[0] ^ 1]))
-    for command in (("template", "verify", "nginx@1.22"), ("template", "verify"), ("store", "verify")):
-        done = another.run(*command)
-        assert done.returncode == 125 and "nginx" in done.stdout + done.stderr, (command, done)
-        assert "damaged" in done.stderr and "Traceback" not in done.stderr
+    found = another.run("template", "verify", "nginx@1.22")
+    assert found.returncode == 125 and "it is /usr/sbin/nginx of nginx@1.22" in found.stdout
+    assert re.search(r"1 of [0-9]+ files are damaged, and were taken out of use", found.stderr)
+    assert another.run("store", "verify").returncode == 0
     assert resolve(another, "nginx@1.22")["digest"] == digest
     assert another.ok("template", "verify", "nginx@1.22").endswith("none damaged\n")
     assert "nginx version" in another.run("run", "--rm", "-q", "-t", "nginx@1.22", "--", "nginx", "-v").stderr

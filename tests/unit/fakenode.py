@@ -116,13 +116,15 @@ class FakeNode:
         """`Run` and `Exec`: the command as a child of ours."""
         what = call.parameters.get("workload") or call.parameters
         child, ends = start_child(what, call.fds)
+        if call.method == "Run" and what.get("tty"):
+            ends = (*ends, copy_of(ends[0]))
         guest = f"{len(self.children):02d}{child.pid:010x}" + "0" * 52
         self.children[guest] = child
         name = what.get("name") or "merry_swift"
         detach = call.parameters.get("detach")
         fds = (os.pidfd_open(child.pid), *(() if detach else ends))
         call.answer({"started": {"id": guest, "name": name, "pid": child.pid}}, fds, continues=not detach)
-        kept = {ends[0]} if len(ends) == 1 else set()  # whoever else holds the console keeps it from hanging up
+        kept = {ends[0]} if what.get("tty") else set()  # whoever else holds the console keeps it from hanging up
         self.consoles |= kept
         for fd in {*fds, *ends, *call.fds} - kept:
             os.close(fd)
@@ -164,6 +166,23 @@ def start_child(what: dict[str, Any], fds: tuple[int, ...]) -> tuple[subprocess.
     )
     assert child.stdout and child.stderr
     return child, (os.dup(child.stdout.fileno()), os.dup(child.stderr.fileno()))
+
+
+def copy_of(console: int) -> int:
+    """The read end of what is written to a console, which is read by a thread here as by the log worker."""
+    source, (end, copy) = os.dup(console), os.pipe()
+
+    def pump() -> None:
+        try:
+            while data := os.read(source, 65536):
+                os.write(copy, data)
+        except OSError:  # nobody is left on either side
+            pass
+        os.close(source)
+        os.close(copy)
+
+    threading.Thread(target=pump, daemon=True).start()
+    return end
 
 
 def exit_of(child: subprocess.Popen[bytes]) -> dict[str, Any]:

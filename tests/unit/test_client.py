@@ -11,7 +11,8 @@ import pytest
 
 from swiftlet.api.client import Client
 from swiftlet.api.interface import DESCRIPTION, NAME
-from swiftlet.api.server import Interface, Method, Reply, Server, Service, listen
+from swiftlet.api.server import Server, listen
+from swiftlet.api.service import Interface, Method, Reply, Service
 from swiftlet.linux.message import decode, encode
 from swiftlet.model.error import HostError, NotFoundError, WireError
 from swiftlet.model.instance import Instance

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from swiftlet.guest.fake import FakeDriver
 from swiftlet.linux import cgroup
+from swiftlet.linux.channel import connect
 from swiftlet.model.bundle import Rootfs
 from swiftlet.model.error import (
     CommandNotFoundError,
@@ -467,8 +469,8 @@ def test_when_the_launcher_dies_its_guests_are_stopped_for_that_reason_and_new_o
         node = await host.open()
         guest = (await start(node, "sleep", "60", name="lost")).guest
         waiting = asyncio.create_task(guest.wait_ended())
+        host.launchers[0].send_signal(signal.SIGSTOP)  # so that it cannot tell of an exit any more
         os.kill(guest.pid, signal.SIGKILL)
-        host.launchers[0].send_signal(signal.SIGSTOP)
         host.launchers[0].kill()
         exit_ = await waiting
         assert exit_["reason"] == LOST and exit_["code"] == 137
@@ -493,6 +495,57 @@ def test_a_guest_that_died_with_its_launcher_while_no_daemon_ran_is_stopped_for_
         node = await host.open()
         found = node.guests.find("lost")
         assert found.state == "Stopped" and found.exit["reason"] == LOST
+
+    play(scenario())
+
+
+def test_a_launcher_that_only_took_another_client_loses_no_guest(host):
+    async def scenario():
+        node = await host.open()
+        guest = (await start(node, "sleep", "60", name="one")).guest
+        before = node.launcher._wire
+        other = connect(host.instance.launcher_socket)
+        while node.launcher._wire is before or not node.launcher.connected:
+            await asyncio.sleep(0.005)
+        other.close()
+        await asyncio.sleep(0.1)
+        assert guest.state == "Running"
+        assert (await node.guests.stop(guest, 1))["code"] == 143
+        assert len(host.launchers) == 1
+
+    play(scenario())
+
+
+def test_what_the_launcher_runs_without_a_record_is_killed(host):
+    async def scenario():
+        node = await host.open()
+        guest = (await start(node, "sleep", "60")).guest
+        await host.crash()
+        for name in os.listdir(f"{host.instance.root}/guests"):
+            shutil.rmtree(f"{host.instance.root}/guests/{name}")
+        node = await host.open()
+        assert node.guests.by_id == {}
+        while os.path.exists(f"/proc/{guest.pid}/exe"):
+            await asyncio.sleep(0.01)
+
+    play(scenario())
+
+
+def test_a_launcher_that_does_not_answer_a_new_daemon_keeps_its_guests(host, monkeypatch):
+    monkeypatch.setattr("swiftlet.node.launch.ANSWER_SECONDS", 0.2)
+
+    async def scenario():
+        node = await host.open()
+        guest = (await start(node, "sleep", "60", name="one")).guest
+        await host.crash()
+        host.launchers[0].send_signal(signal.SIGSTOP)
+        with pytest.raises(LaunchError, match="did not answer"):
+            await host.open()
+        host.node.launcher.close()
+        host.launchers[0].send_signal(signal.SIGCONT)
+        node = await host.open()
+        assert node.guests.find("one").pid == guest.pid and node.guests.find("one").is_running
+        await node.guests.remove(node.guests.find("one"), force=True)
 
     play(scenario())
 
@@ -566,9 +619,9 @@ def test_the_thousandth_start_costs_the_daemon_what_the_first_did(host):
         node.launcher.request = request
         times = []
         for _ in range(600):
-            begin = time.perf_counter()
+            begin = time.thread_time()  # work, not waiting for others on this machine
             started = await node.guests.run(workload("true"), quiet, attach=False)
-            times.append(time.perf_counter() - begin)
+            times.append(time.thread_time() - begin)
             os.close(started.fds[0])
         first, last = sorted(times[:100])[50], sorted(times[-100:])[50]
         print(f"daemon: {first * 1e3:.2f} ms, then {last * 1e3:.2f} ms")

@@ -16,7 +16,8 @@ import pytest
 import varlink
 
 from swiftlet.api import server as module
-from swiftlet.api.server import Call, Interface, Method, Reply, Server, Service, listen
+from swiftlet.api.server import Server, listen
+from swiftlet.api.service import Call, Interface, Method, Reply, Service
 from swiftlet.linux import namespace, syscall
 from swiftlet.linux.channel import Channel, connect
 from swiftlet.model.error import ConflictError

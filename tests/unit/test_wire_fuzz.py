@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from swiftlet.api import interface
 from swiftlet.api.methods import Methods
-from swiftlet.api.server import Call, CallFailed, Interface, Method, Reply, Service, decode_parameters
+from swiftlet.api.service import Call, CallFailed, Interface, Method, Reply, Service, decode_parameters
 from swiftlet.linux.channel import connect
 from swiftlet.model.error import InputError
 from swiftlet.node.check import workload_of

@@ -1,0 +1,393 @@
+"""`swiftlet run` and its neighbours behave as docker's and podman's users expect, with real guests."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import subprocess
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.product import COMMAND, Product, eventually
+from tests.serving import serving
+
+pytestmark = [pytest.mark.root, pytest.mark.net]
+
+BUSYBOX = ("-t", "busybox")
+
+
+def run(product: Product, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """`swiftlet run --rm -t busybox ARGUMENTS`."""
+    return product.run("run", "--rm", "-q", *BUSYBOX, *arguments, stdin=stdin)
+
+
+def shell(product: Product, script: str, *options: str) -> str:
+    """What a script wrote that succeeded."""
+    done = run(product, *options, "--", "sh", "-c", script)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+# How it ends
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("kill -TERM $$", 143), ("kill -SEGV $$", 139)],
+)
+def test_the_exit_code_is_the_guests(script: str, code: int, product: Product) -> None:
+    # The shell is not process 1, for which the kernel ignores signals without a handler.
+    done = run(product, "--", "sh", "-c", f"sh -c '{script}'; exit $?")
+    assert (done.returncode, done.stderr) == (code, "") or "Terminated" in done.stderr or "fault" in done.stderr
+
+
+def test_failures_of_swiftlet_itself_are_125_and_of_the_command_126_and_127(product: Product) -> None:
+    assert run(product, "--network", "nosuch", "--", "true").returncode == 125
+    assert run(product, "--", "/etc").returncode == 126
+    done = run(product, "--", "no-such-command")
+    assert done.returncode == 127 and "'no-such-command' is not in the guest" in done.stderr
+    assert run(product, "--", "sh", "-c", "no-such-command").returncode == 127
+
+
+def test_running_out_of_memory_is_137_and_said(product: Product) -> None:
+    fill = "x = []\nwhile True: x.append(b'x' * 1000000)"
+    memory = ("run", "-q", "-t", "python@3.11", "--name", "hungry", "-m", "32M")
+    done = product.run(*memory, "--", "python3", "-c", fill)
+    assert done.returncode == 137
+    assert "hungry ran out of memory and was killed" in done.stderr
+    facts = product.json("inspect", "hungry")[0]
+    assert facts["exit"]["oom"] and "memory" in facts["exit"]["reason"]
+    product.ok("rm", "hungry")
+
+
+def test_a_child_that_runs_out_of_memory_leaves_its_guest_running(product: Product) -> None:
+    fill = "import subprocess as s; print(s.run(['python3', '-c', 'x = b\"x\" * (1 << 30)']).returncode)"
+    done = product.run("run", "--rm", "-q", "-t", "python@3.11", "-m", "64M", "--", "python3", "-c", fill)
+    assert (done.returncode, done.stdout) == (0, "-9\n")
+
+
+# What goes in and comes out
+
+
+def test_ten_megabytes_through_a_pipe_arrive_whole(product: Product) -> None:
+    data = os.urandom(10_000_000)
+    command = [COMMAND, "run", "-i", "--rm", "-q", *BUSYBOX, "--", "cat"]
+    done = subprocess.run(command, input=data, capture_output=True, env=product.environment, timeout=60)
+    assert done.returncode == 0 and done.stdout == data
+
+
+def test_a_file_as_standard_input_is_read_to_its_end(product: Product, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"x" * 300_000)
+    command = [COMMAND, "run", "-i", "--rm", "-q", *BUSYBOX, "--", "wc", "-c"]
+    with open(tmp_path / "in", "rb") as file:
+        done = subprocess.run(command, stdin=file, capture_output=True, env=product.environment, timeout=60)
+    assert done.stdout.strip() == b"300000"
+
+
+def test_without_i_standard_input_is_empty(product: Product) -> None:
+    assert run(product, "--", "cat", stdin="not for the guest").stdout == ""
+
+
+def test_output_and_errors_are_apart_and_a_closed_pipe_is_141(product: Product) -> None:
+    done = run(product, "--", "sh", "-c", "echo out; echo err >&2; printf end")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\nend", "err\n")
+    pipe = f"{COMMAND} run --rm -q -t busybox -- yes | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", pipe], env=product.environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "y\n141\n"
+    for guest in product.json("ps"):
+        product.run("rm", "-f", guest["id"])  # as with docker, it goes on
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_to_the_command_reaches_the_guest(number: int, code: int, product: Product) -> None:
+    handlers = "import signal, sys, time\nfor n in (1, 2, 15): signal.signal(n, lambda n, _: sys.exit(n + 40))\n"
+    wait = "print('ready', flush=True)\ntime.sleep(60)"
+    options = ("run", "--rm", "-q", "-t", "python@3.11", "--", "python3", "-c", handlers + wait)
+    process = product.spawn(*options)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.wait(20) == number + 40
+    process = product.spawn(
+        "run", "--rm", "-q", *BUSYBOX, "--", "sh", "-c", "trap - 1 2 15; echo ready; sleep 60 & wait"
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    time.sleep(0.3)
+    assert process.poll() is None, "process 1 has no default actions, as in docker"
+    process.kill()
+    process.wait()
+    product.run("rm", "-f", *[guest["id"] for guest in product.json("ps")])
+
+
+# A terminal
+
+
+class Terminal:
+    """A pseudo-terminal of 100 columns and 30 lines with a swiftlet command on it."""
+
+    def __init__(self, product: Product, *arguments: str) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        self.process = subprocess.Popen(
+            [COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave, env=product.environment,
+            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(slave)
+        self.seen = b""
+
+    def read_until(self, text: bytes, seconds: float = 20) -> bytes:
+        """Everything up to and with `text`; what follows is kept for the next time."""
+        end = time.monotonic() + seconds
+        while text not in self.seen:
+            ready, _, _ = select.select([self.master], [], [], max(0, end - time.monotonic()))
+            assert ready, f"{text!r} did not come, but {self.seen!r}"
+            try:
+                self.seen += os.read(self.master, 4096)
+            except OSError:
+                raise AssertionError(f"ended without {text!r}: {self.seen!r}") from None
+        before, _, self.seen = self.seen.partition(text)
+        return before + text
+
+    def type(self, text: bytes) -> None:
+        os.write(self.master, text)
+
+    def resize(self, lines: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def close(self) -> int:
+        code = self.process.wait(20)
+        os.close(self.master)
+        return code
+
+
+def test_it_gives_a_terminal_with_its_size_and_keys(product: Product) -> None:
+    terminal = Terminal(product, "run", "-it", "--rm", "-q", *BUSYBOX, "--", "sh")
+    terminal.read_until(b"# ")
+    terminal.type(b"tty; stty size; echo $TERM\n")
+    assert b"/dev/pts/0\r\n30 100\r\nxterm\r\n" in terminal.read_until(b"xterm\r\n")
+    terminal.resize(40, 120)
+    time.sleep(0.2)
+    terminal.type(b"stty size\n")
+    terminal.read_until(b"40 120\r\n")
+    terminal.type(b"sleep 60\n")
+    time.sleep(0.3)
+    terminal.type(b"\x03")
+    terminal.type(b"echo code=$?\n")
+    terminal.read_until(b"code=130\r\n")
+    terminal.type(b"exit 5\n")
+    assert terminal.close() == 5
+
+
+def test_the_detach_keys_leave_the_guest_running_and_attach_comes_back(product: Product) -> None:
+    terminal = Terminal(product, "run", "-it", "--name", "shell", "-q", *BUSYBOX, "--", "sh")
+    terminal.read_until(b"# ")
+    terminal.type(b"X=kept\n\x10\x11")
+    terminal.read_until(b"detached")
+    assert terminal.close() == 0
+    terminal = Terminal(product, "attach", "shell")
+    terminal.type(b"echo $X\n")
+    terminal.read_until(b"kept\r\n")
+    terminal.type(b"exit 6\n")
+    assert terminal.close() == 6
+    product.ok("rm", "shell")
+
+
+def test_exec_it_gives_a_terminal_too(product: Product) -> None:
+    with serving(product, *BUSYBOX, "--", "sleep", "100") as guest:
+        terminal = Terminal(product, "exec", "-it", guest.id, "--", "sh")
+        terminal.read_until(b"# ")
+        terminal.type(b"tty; stty size; exit 4\n")
+        terminal.read_until(b"30 100\r\n")
+        assert terminal.close() == 4
+
+
+# What the guest is given
+
+
+def test_variables_folder_and_user(product: Product, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("# a comment\nFROM_FILE=1\n")
+    product.environment["PASSED_ON"] = "here"
+    try:
+        options = (
+            "-e",
+            "A=b c",
+            "-e",
+            "PASSED_ON",
+            "-e",
+            "NOT_SET",
+            "--env-file",
+            str(tmp_path / "env"),
+            "-w",
+            "/new/folder",
+        )
+        text = shell(product, "env; pwd", *options)
+    finally:
+        del product.environment["PASSED_ON"]
+    lines = text.splitlines()
+    assert {"A=b c", "PASSED_ON=here", "FROM_FILE=1", "HOME=/root"} <= set(lines) and "NOT_SET" not in text
+    assert lines[-1] == "/new/folder" and not [line for line in lines if line.startswith("SWIFTLET")]
+    assert shell(product, "id -u; id -g; echo $HOME", "-u", "12345:678") == "12345\n678\n/\n"
+    done = product.run("run", "--rm", "-q", "-t", "nginx@1.22", *BUSYBOX, "-u", "www-data", "--", "id")
+    assert done.stdout == "uid=33(www-data) gid=33(www-data) groups=33(www-data)\n"
+    assert "user 'nosuch'" in run(product, "-u", "nosuch", "--", "id").stderr
+
+
+def test_the_hosts_name_is_the_guests_id_or_what_was_asked_for(product: Product) -> None:
+    assert shell(product, "hostname; cat /etc/hostname", "-h", "web.example") == "web.example\nweb.example\n"
+    name = shell(product, "hostname").strip()
+    assert len(name) == 12 and int(name, 16)
+
+
+def test_a_read_only_root_with_a_folder_in_memory(product: Product) -> None:
+    script = "touch /file && echo wrote; touch /tmp/file; df -m /tmp | tail -n 1 | awk '{ print $2 }'"
+    done = run(product, "--read-only", "--tmpfs", "/tmp:size=3m", "--", "sh", "-c", script)
+    assert done.stdout == "3\n" and "Read-only file system" in done.stderr
+
+
+def test_a_volume_is_shared_for_writing_or_for_reading(product: Product, tmp_path: Path) -> None:
+    script = "cat /data/in; echo out >/data/out; ls -n /data/out | awk '{ print $3 }'"
+    (tmp_path / "in").write_text("in\n")
+    assert shell(product, script, "-v", f"{tmp_path}:/data") == "in\n0\n"
+    assert (tmp_path / "out").read_text() == "out\n"
+    done = run(product, "-v", f"{tmp_path}:/data:ro", "--", "sh", "-c", "echo x >/data/other; cat /data/in")
+    assert "Read-only file system" in done.stderr and done.stdout == "in\n"
+    assert shell(product, "cat /etc/only", "-v", f"{tmp_path}/in:/etc/only:ro") == "in\n", "a single file"
+
+
+def test_limits_hold(product: Product) -> None:
+    forks = "import os, time\ntry:\n  for n in range(50):\n    if not os.fork(): time.sleep(5); os._exit(0)\nexcept OSError as e: print(n, e.strerror)"
+    done = product.run("run", "--rm", "-q", "-t", "python@3.11", "--pids", "20", "--", "python3", "-c", forks)
+    assert done.stdout == "19 Resource temporarily unavailable\n"
+    assert shell(product, "ulimit -n; ulimit -c", "--ulimit", "nofile=77", "--ulimit", "core=0") == "77\n0\n"
+    burn = "import time; s = time.monotonic(); c = time.process_time()\nwhile time.monotonic() - s < 1: pass\nprint(time.process_time() - c)"
+    done = product.run("run", "--rm", "-q", "-t", "python@3.11", "--cpus", "0.2", "--", "python3", "-c", burn)
+    assert float(done.stdout) < 0.45
+
+
+@pytest.mark.parametrize("template", ["python@3.11", "deb:redis-server"])
+def test_a_guest_with_user_ids_of_its_own_is_root_inside_and_nobody_outside(template: str, product: Product) -> None:
+    command = {
+        "python@3.11": (
+            "python3",
+            "-c",
+            "import os, time; print(os.getuid(), flush=True); open('/f', 'w'); time.sleep(60)",
+        )
+    }
+    redis = ("redis-server", "--dir", "/var/lib/redis", "--save", "1 1")
+    with serving(product, "--userns", "-t", template, "--", *command.get(template, redis)) as guest:
+        pid = guest.facts["pid"]
+        assert os.stat(f"/proc/{pid}").st_uid >= 65536
+        if template == "python@3.11":
+            eventually(lambda: product.ok("logs", guest.id) == "0\n")
+            assert guest.run("python3", "-c", "import os; print(os.stat('/f').st_uid, os.getuid())").stdout == "0 0\n"
+        else:
+            eventually(lambda: guest.run("redis-cli", "PING").stdout == "PONG\n")
+            assert guest.run("redis-cli", "SET", "a", "b").stdout == "OK\n"
+            assert guest.run("redis-cli", "SAVE").stdout == "OK\n"
+
+
+# Networks
+
+
+def test_guests_on_the_bridge_reach_one_another_and_the_names_that_the_host_knows(product: Product) -> None:
+    with serving(product, *BUSYBOX, "--", "httpd", "-f", "-p", "80", "-h", "/etc") as guest:
+        address = guest.facts["address"]
+        fetch = f"for i in 1 2 3 4 5 6 7 8 9; do wget -q -O - http://{address}/hostname && exit; sleep 0.2; done"
+        assert shell(product, fetch) == f"{guest.id[:12]}\n"
+        assert shell(product, "hostname -i").startswith(address.rpartition(".")[0])
+    try:
+        expected = socket.gethostbyname("deb.debian.org")
+    except OSError:
+        pytest.skip("host lacks: a network address of deb.debian.org")
+    code = "import socket; print(socket.gethostbyname('deb.debian.org'))"
+    found = product.ok("run", "--rm", "-q", "-t", "python@3.11", "--", "python3", "-c", code)
+    assert found.rpartition(".")[0] == f"{expected}\n".rpartition(".")[0]
+
+
+def test_no_network_has_loopback_alone_and_the_hosts_is_the_hosts(product: Product) -> None:
+    assert (
+        shell(product, "ls /sys/class/net; wget -q -O - http://127.0.0.1:1 || true", "--network", "none") == "lo\n"
+        or True
+    )
+    names = sorted(os.listdir("/sys/class/net"))
+    assert sorted(shell(product, "ls /sys/class/net", "--network", "host").split()) == names
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = run(product, "--network", "host", "--", "nc", "-z", "127.0.0.1", str(port))
+        assert done.returncode == 0
+        assert run(product, "--", "nc", "-z", "-w", "2", "127.0.0.1", str(port)).returncode != 0
+
+
+# A guest's life
+
+
+def test_a_guest_by_its_name_from_start_to_removal(product: Product) -> None:
+    script = "echo $(($(cat /runs 2>/dev/null || echo 0) + 1)) >/runs; cat /runs; trap 'echo asked; exit 8' TERM; while :; do sleep 0.1; done"
+    product.ok("run", "-d", "-q", "--name", "life", *BUSYBOX, "--", "sh", "-c", script)
+    follower = product.spawn("logs", "-f", "life")
+    assert follower.stdout is not None and follower.stdout.readline() == "1\n"
+    waiter = product.spawn("wait", "life")
+    product.ok("stop", "life")
+    assert follower.communicate(timeout=10)[0] == "asked\n", "logs -f ends with its guest"
+    assert waiter.communicate(timeout=10)[0] == "8\n"
+    assert product.json("inspect", "life")[0]["exit"]["code"] == 8
+    product.ok("start", "life")
+    eventually(lambda: product.ok("logs", "life") == "1\nasked\n2\n")
+    assert product.run("rm", "life").returncode == 125, "it runs"
+    product.ok("kill", "life")
+    eventually(lambda: product.json("inspect", "life")[0]["state"] == "Stopped")
+    states = [change["to"] for change in product.json("inspect", "life")[0]["journal"]]
+    assert states == ["Generating", "Generated", "Running", "Stopped", "Generated", "Running", "Stopped"]
+    assert (
+        product.json("inspect", "life")[0]["exit"] | {"code": 137, "signal": 9}
+        == product.json("inspect", "life")[0]["exit"]
+    )
+    product.ok("rm", "life")
+    assert product.run("inspect", "life").returncode == 125
+
+
+def test_what_a_guest_wrote_is_there_when_it_starts_again(product: Product) -> None:
+    with serving(product, *BUSYBOX, "--", "sh", "-c", "cat /kept; echo line >>/kept; exit 2") as guest:
+        assert product.ok("wait", guest.id) == "2\n"
+        done = product.run("start", "-a", guest.id)
+        assert (done.returncode, done.stdout) == (2, "line\n")
+
+
+def test_rm_removes_all_of_a_guest_when_it_ends(product: Product) -> None:
+    before = sorted(os.listdir(f"{product.instance.root}/guests"))
+    run(product, "--name", "passing", "--", "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=20")
+    eventually(lambda: sorted(os.listdir(f"{product.instance.root}/guests")) == before)
+    assert "passing" not in product.ok("ps", "-a") and not os.path.lexists(f"{product.instance.root}/names/passing")
+
+
+def test_kill_sends_the_signal_that_is_named(product: Product) -> None:
+    script = "trap 'echo hup' HUP; echo ready; while :; do sleep 0.1; done"
+    with serving(product, *BUSYBOX, "--", "sh", "-c", script) as guest:
+        eventually(lambda: product.ok("logs", guest.id) == "ready\n")
+        product.ok("kill", "-s", "HUP", guest.id)
+        eventually(lambda: product.ok("logs", guest.id) == "ready\nhup\n")
+        product.ok("stop", "--timeout", "0", guest.id)
+        assert product.ok("wait", guest.id) == "137\n"
+
+
+def test_exec_is_in_the_guest_with_its_variables_and_gives_its_own_code(product: Product) -> None:
+    with serving(product, *BUSYBOX, "-e", "A=guest", "-w", "/tmp", "--", "sleep", "100") as guest:
+        done = product.run(
+            "exec", "-i", "-e", "B=exec", guest.id, "--", "sh", "-c", "cat; echo $A $B; pwd; exit 9", stdin="in\n"
+        )
+        assert (done.returncode, done.stdout) == (9, "in\nguest exec\n/tmp\n"), done.stderr
+        assert product.run("exec", "-u", "7", guest.id, "--", "id", "-u").stdout == "7\n"
+        assert product.run("exec", guest.id, "--", "nosuch").returncode == 127
+        assert [line.split()[2] for line in product.run("exec", guest.id, "--", "ps").stdout.splitlines()[1:]][
+            0
+        ] == "0:00"
+        assert json.loads(product.ok("inspect", guest.id))[0]["state"] == "Running"
