@@ -18,7 +18,7 @@ interface io.swiftlet.Node
 type Progress (stage: string, text: string, done: int, total: int)
 
 # A guest (or a command in one) that runs. Descriptors come along: the pidfd, then, unless detached, the
-# console or the read ends of stdout and stderr.
+# console (of a guest with the read end of its output) or the read ends of stdout and stderr.
 type Started (id: string, name: string, pid: int)
 
 # code is the shell's: 128 + n for signal n.

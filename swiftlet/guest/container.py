@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 from swiftlet.guest.account import account_of
 from swiftlet.guest.driver import Place
 from swiftlet.linux import capability, cgroup
@@ -10,6 +12,8 @@ from swiftlet.model.error import HostError, InputError
 from swiftlet.model.workload import Workload
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+LIMITS = tuple(sorted(name.removeprefix("RLIMIT_") for name in dir(resource) if name.startswith("RLIMIT_")))
 
 
 class ContainerDriver:
@@ -39,7 +43,7 @@ class ContainerDriver:
             volumes=place.volumes,
             tmpfs=workload.tmpfs,
             capabilities=capabilities_of(workload),
-            rlimits=workload.ulimits,
+            rlimits=_limits(workload),
             seccomp=place.seccomp if workload.seccomp == "default" else "",
             read_only=workload.read_only,
             volatile=workload.remove,
@@ -59,6 +63,18 @@ def _argv(workload: Workload, rootfs: Rootfs) -> tuple[str, ...]:
 def _environment(workload: Workload, rootfs: Rootfs, home: str, hostname: str) -> dict[str, str]:
     terminal = {"TERM": "xterm"} if workload.tty else {}
     return {"PATH": PATH, "HOME": home, "HOSTNAME": hostname, **terminal, **rootfs.env, **workload.env}
+
+
+def _limits(workload: Workload) -> dict[str, tuple[int, int]]:
+    """Resource limits by their names in setrlimit(2), of which the launcher's Python knows these."""
+    found = {}
+    for name, (soft, hard) in workload.ulimits.items():
+        if name.upper() not in LIMITS:
+            raise InputError(f"$.ulimits: there is no limit {name!r}", f"there are {', '.join(LIMITS).lower()}")
+        if hard != -1 and not 0 <= soft <= hard:
+            raise InputError(f"$.ulimits.{name}: the soft limit {soft} is above the hard limit {hard}")
+        found[name.upper()] = (soft, hard)
+    return found
 
 
 def _cgroup(workload: Workload, place: Place) -> CgroupPlan:

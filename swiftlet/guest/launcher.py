@@ -81,6 +81,9 @@ class Launcher:
 
     def _accept(self) -> None:
         connection, _ = self.listener.accept()
+        if not _is_ours(connection):
+            connection.close()
+            return
         if self.client is not None:
             self._drop_client()
         connection.setblocking(True)
@@ -309,6 +312,7 @@ class Launcher:
                     self._filter_devices(group)
             process.pid, process.pidfd = syscall.clone3(flags, cgroup=group)
             if process.pid == 0:
+                ours.close()  # its own copy: else it would not notice that it has no launcher any more
                 guest.status = Channel(theirs)
                 stage.run(guest, steps)
         except BaseException:
@@ -450,6 +454,16 @@ class Launcher:
             cgroup.remove(process.groups)
         except OSError as error:
             print(f"launcher: {error}", file=sys.stderr, flush=True)
+
+
+def _is_ours(connection: socket.socket) -> bool:
+    """Whether the peer is our own user and in our pid namespace: root in a guest may find the socket in a volume."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    peer, user = (int.from_bytes(credentials[start : start + 4], sys.byteorder) for start in (0, 4))
+    try:
+        return user == os.geteuid() and os.readlink(f"/proc/{peer}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return False  # it has gone, or is of a namespace that cannot be seen from here
 
 
 def _described(error: Exception) -> str:

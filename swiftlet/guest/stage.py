@@ -265,7 +265,10 @@ def join_guest(guest: Guest) -> None:
 
 
 def set_limits(guest: Guest) -> None:
-    """Apply resource limits; -1 is no limit."""
+    """Apply resource limits; -1 is no limit. Descriptors: softly the usual 1024, since select(2) takes no more."""
+    if "NOFILE" not in guest.bundle["rlimits"]:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024 if hard < 0 else min(1024, hard), hard))
     for name, (soft, hard) in guest.bundle["rlimits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (soft, hard))
 

@@ -22,10 +22,13 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from swiftlet.model.error import FetchError, HostError, NotFoundError, ResolveError, SwiftletError
-from swiftlet.resolve.durable import cache_error, locked, make_folder, publish
+from swiftlet.resolve.durable import cache_error, full_disk, locked, make_folder, publish
 from swiftlet.resolve.protocol import Progress, no_progress
 
 HOST_LISTS = "/var/lib/apt/lists"
+
+MAX_AGE = 86400.0
+"""Seconds after which package lists are fetched anew before something is resolved; what is resolved stays."""
 
 _CONFIGURATION = """\
 #clear APT::Update::Post-Invoke;
@@ -105,10 +108,14 @@ class Apt:
         self.progress("fetch", "package lists", 0, 0)
         with locked(f"{self.folder}/lock"):
             result = self._run("apt-get", "-qq", "update")
+        if full := full_disk(result.stderr, self.folder):
+            raise full
         if result.returncode != 0 and not self._has_lists():
             raise FetchError(f"cannot fetch the package lists: {_reason(result)}", _NETWORK_HINT)
         if result.returncode != 0:
             self.progress("fetch", f"package lists: {_reason(result)}; using those that are here", 0, 0)
+        else:
+            self._note_fetched(time.time())
         self.updated = True
         self._names = []
 
@@ -201,7 +208,7 @@ class Apt:
             output.seek(0)
             text = output.read().decode(errors="replace")
         if process.returncode != 0:
-            raise _fetch_error(text, label)
+            raise full_disk(text, self.folder) or _fetch_error(text, label)
         self.progress("fetch", label, total, total)
 
     def _refusal(self, result: subprocess.CompletedProcess[str], wanted: Sequence[str]) -> SwiftletError:
@@ -241,8 +248,19 @@ class Apt:
             if not self._has_lists():
                 self._copy_lists()
         self._ready = True
-        if not self._has_lists():
+        if not self._has_lists() or self._age() > MAX_AGE:
             self.update()
+
+    def _age(self) -> float:
+        """Seconds since the lists were fetched, by us or by the host that they were copied from."""
+        try:
+            return time.time() - os.stat(f"{self.folder}/state/fetched").st_mtime
+        except OSError:
+            return MAX_AGE + 1
+
+    def _note_fetched(self, when: float) -> None:
+        publish(f"{self.folder}/state/fetched", b"")
+        os.utime(f"{self.folder}/state/fetched", (when, when))
 
     @property
     def _configuration(self) -> str:
@@ -256,13 +274,18 @@ class Apt:
             for path in glob.glob(f"{HOST_LISTS}/*_*"):
                 if os.path.isfile(path):
                     shutil.copy2(path, f"{self.folder}/state/lists/")
+            if os.path.isdir(f"{HOST_LISTS}/partial"):  # apt leaves this folder changed by every update
+                self._note_fetched(os.stat(f"{HOST_LISTS}/partial").st_mtime)
         except OSError as error:
             raise cache_error(error, self.folder) from None
 
     def _ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         self._prepare()
         with locked(f"{self.folder}/lock"):
-            return self._run(*arguments)
+            result = self._run(*arguments)
+        if result.returncode != 0 and (full := full_disk(result.stderr, self.folder)):
+            raise full
+        return result
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -23,7 +23,7 @@ import msgspec
 
 from swiftlet.model.closure import canonical_path
 from swiftlet.model.error import BadElfError, FetchError
-from swiftlet.resolve.durable import publish, scratch
+from swiftlet.resolve.durable import full_disk, publish, scratch
 from swiftlet.resolve.elf import MAGIC, Facts, read_facts
 
 INDEX_VERSION = "1"
@@ -117,6 +117,7 @@ def _unpack(package_file: str, folder: str) -> int:
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
             check=False,
         )
     except OSError as error:
@@ -125,7 +126,8 @@ def _unpack(package_file: str, folder: str) -> int:
     if result.returncode != 0:
         os.close(descriptor)
         problem = result.stderr.decode(errors="replace").strip().splitlines() or ["unknown error"]
-        raise FetchError(f"{os.path.basename(package_file)}: damaged package ({problem[-1]})")
+        damaged = FetchError(f"{os.path.basename(package_file)}: damaged package ({problem[-1]})")
+        raise full_disk("\n".join(problem), folder) or damaged
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 

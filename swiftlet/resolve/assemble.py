@@ -5,12 +5,13 @@ This is the long way, taken when nothing is cached; whether it must be taken is 
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from swiftlet.model.closure import Entry
-from swiftlet.model.error import HostError, NotFoundError, ResolveError
+from swiftlet.model.error import BadElfError, HostError, NotFoundError, ResolveError
 from swiftlet.model.spelling import parse_library, parse_package, parse_wheel
 from swiftlet.model.template import Generate, Template
 from swiftlet.resolve import policy
@@ -187,15 +188,9 @@ def _listed_files(assembly: Assembly, template: Template) -> None:
                 "name the package that has it in `packages`",
             )
         if found.member.unusable and found.member.mode & 0o111:
-            raise _bad_program(found)
+            raise BadElfError(f"{found.member.unusable} ({found.source})")
         if found.member.kind == "directory":
             assembly.take_below(found.member.path, why)
-
-
-def _bad_program(found: Found) -> ResolveError:
-    from swiftlet.model.error import BadElfError
-
-    return BadElfError(f"{found.member.unusable} ({found.source})")
 
 
 def _declared(assembly: Assembly, template: Template) -> None:
@@ -204,17 +199,11 @@ def _declared(assembly: Assembly, template: Template) -> None:
         assembly.link(path, target, f"link of {template.reference}")
         if not target.startswith(("/dev/", "/proc/")):
             absolute = target if target.startswith("/") else f"{path.rpartition('/')[0]}/{target}"
-            want = Want("path", _normal(absolute), path, "", f"target of {path}", optional=True)
+            want = Want("path", posixpath.normpath(absolute), path, "", f"target of {path}", optional=True)
             assembly.walker.need(want)
     for path, directory in template.directories.items():
         owner = template.users.get(directory.user, 0)
         assembly.folder(path, f"folder of {template.reference}", int(directory.mode, 8), owner)
-
-
-def _normal(path: str) -> str:
-    import posixpath
-
-    return posixpath.normpath(path)
 
 
 def _generate(assembly: Assembly, template: Template, tools: Tools, below: Sequence[Entry]) -> None:

@@ -57,7 +57,7 @@ class Assembly(NamedTuple):
         self.walker.add(entry)
 
     def link(self, path: str, target: str, why: str) -> None:
-        """Add a symbolic link, and want what it points to."""
+        """Add a symbolic link; what it points to is not looked for."""
         self.walker.add(Entry(path, "symlink", 0o777, target=target, source=GENERATED, why=why))
 
     def folder(self, path: str, why: str, mode: int = 0o755, owner: int = 0, source: str = GENERATED) -> None:

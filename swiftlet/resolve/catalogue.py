@@ -39,7 +39,7 @@ class Located(NamedTuple):
     """A template and where it was found.
 
     reference: the name by which closures and locks go. origin: `shipped`, a file's path, `package` or `host`.
-    folder: where the relative paths of its `requires` start. requires: references, in order.
+    folder: where the relative paths of its `requires` start. digest: of the canonical template.
     """
 
     reference: str

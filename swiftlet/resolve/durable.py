@@ -11,12 +11,21 @@ from collections.abc import Iterator
 
 from swiftlet.model.error import FullError, StoreError
 
+_FULL_HINT = "free some space, or run `swiftlet store gc`"
+
 
 def cache_error(error: OSError, path: str) -> StoreError:
     """A file system's error on a path of the cache, as one of ours."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FullError(f"no space left in {path}", "free some space, or run `swiftlet store gc`")
+        return FullError(f"no space left in {path}", _FULL_HINT)
     return StoreError(f"cannot write {path}: {error.strerror or error}")
+
+
+def full_disk(complaint: str, path: str) -> FullError | None:
+    """The error that a child process's complaint stands for when what it ran out of is space, else None."""
+    if "No space left on device" in complaint or "Disk quota exceeded" in complaint:
+        return FullError(f"no space left in {path}", _FULL_HINT)
+    return None
 
 
 def make_folder(path: str, mode: int = 0o755) -> str:

@@ -24,7 +24,7 @@ from swiftlet.model.closure import canonical_path
 from swiftlet.model.error import FetchError, NotFoundError
 from swiftlet.model.template import MAX_CLOSURE_BYTES
 from swiftlet.resolve.archive import Archive, Format, Member, file_member
-from swiftlet.resolve.durable import cache_error, locked, make_folder, scratch
+from swiftlet.resolve.durable import cache_error, full_disk, locked, make_folder, scratch
 from swiftlet.resolve.protocol import Progress
 from swiftlet.resolve.walk import MAX_FILES, Found, Want
 
@@ -139,7 +139,7 @@ def _pip_download(requirement: str, folder: str) -> None:
         command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
     )
     if result.returncode != 0:
-        raise _pip_error(requirement, result.stderr)
+        raise full_disk(result.stderr, folder) or _pip_error(requirement, result.stderr)
 
 
 def _pip_error(requirement: str, text: str) -> NotFoundError | FetchError:

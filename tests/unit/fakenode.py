@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -174,8 +175,9 @@ def copy_of(console: int) -> int:
 
     def pump() -> None:
         try:
-            while data := os.read(source, 65536):
-                os.write(copy, data)
+            while True:  # the console is the command's too, which does not wait when it writes to it
+                select.select([source], [], [])
+                os.write(copy, os.read(source, 65536))
         except OSError:  # nobody is left on either side
             pass
         os.close(source)

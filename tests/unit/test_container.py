@@ -55,6 +55,15 @@ def test_the_workloads_environment_wins_over_the_templates_over_ours() -> None:
     assert plan(root=Rootfs((), (), {}, ("x",))).env["PATH"] == PATH
 
 
+def test_limits_have_the_kernels_names_and_impossible_ones_are_refused() -> None:
+    assert plan(ulimits={"nofile": (1, 2), "core": (0, -1)}).rlimits == {"NOFILE": (1, 2), "CORE": (0, -1)}
+    with pytest.raises(InputError, match="no limit 'nosuch'"):
+        plan(ulimits={"nosuch": (1, 2)})
+    for soft in (3, -1):
+        with pytest.raises(InputError, match="above the hard limit"):
+            plan(ulimits={"nofile": (soft, 2)})
+
+
 def test_dockers_fourteen_capabilities_are_the_default() -> None:
     assert plan().capabilities == (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
     assert plan(cap_drop=("ALL",), cap_add=("NET_BIND_SERVICE",)).capabilities == (10,)

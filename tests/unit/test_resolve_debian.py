@@ -334,3 +334,14 @@ def test_a_cache_that_was_damaged_is_made_again(instance):
         for name in names:
             os.unlink(f"{where}/{name}")
     assert instance.stack("deb:app")[0].digest == first.digest
+
+
+def test_lists_older_than_a_day_are_fetched_anew_before_something_is_resolved(instance, archive, tmp_path):
+    archive.add("aging", "1.0", files={"/usr/bin/aging": b"one"})
+    instance.stack("deb:aging")
+    archive.add("aging", "1.1", files={"/usr/bin/aging": b"two"})
+    fresh = instance.stack(write(tmp_path, "fresh", "packages: [aging]\n"))[0].find("/usr/bin/aging")
+    assert fresh is not None and fresh.source == "deb:aging=1.0"
+    os.utime(f"{instance.layout.cache}/apt/state/fetched", (0, 0))
+    later = instance.stack(write(tmp_path, "later", "packages: [aging]\n"))[0].find("/usr/bin/aging")
+    assert later is not None and later.source == "deb:aging=1.1"
