@@ -50,7 +50,8 @@ class TestLauncher:
             "env": {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, "cwd": "/", "hostname": id_, "uid": 0, "gid": 0,
             "groups": [], "cgroup": {"paths": plan.paths, "writes": plan.writes}, "netns": "new", "volumes": [],
             "tmpfs": [], "capabilities": [0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31], "rlimits": {},
-            "seccomp": "", "read_only": False, "volatile": False, "tty": False, "userns": 0, "shm_bytes": 64 << 20, **more,
+            "seccomp": "", "read_only": False, "volatile": False, "tty": False, "userns": 0, "shm_bytes": 64 << 20,
+            **more,
         }  # fmt: skip
 
     def request(self, method: str, parameters: dict[str, Any], fds: tuple[int, ...] = ()) -> tuple[Any, Any]:

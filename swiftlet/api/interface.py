@@ -88,6 +88,9 @@ type Entry (
 
 type Damage (path: string, digest: string, problem: string)
 
+# What was taken out of use.
+type Repaired (objects: int, trees: int, closures: int, locks: int)
+
 # status: ok, limited, or missing (no guest can run without it).
 type Finding (name: string, status: string, detail: string, consequence: string)
 
@@ -136,7 +139,13 @@ method Resolve(templates: []string, lock: ?object, upgrade: ?bool) -> (progress:
 
 method Explain(template: string, path: string) -> (entry: Entry, chain: []Entry)
 
-method TemplateVerify(templates: []string) -> (progress: ?Progress, checked: ?int, damaged: ?[]Damage)
+# repair: take what is damaged, and all that was built on it, out of use.
+method TemplateVerify(templates: []string, repair: ?bool) -> (
+  progress: ?Progress,
+  checked: ?int,
+  damaged: ?[]Damage,
+  repaired: ?Repaired
+)
 
 # A workload file's text as a workload; `base` is the folder that relative paths start from.
 method ParseWorkload(text: string, base: string, path: string) -> (workload: object)
@@ -151,7 +160,12 @@ method StoreStat() -> (
   shared_bytes: int
 )
 
-method StoreVerify() -> (progress: ?Progress, checked: ?int, damaged: ?[]Damage)
+method StoreVerify(repair: ?bool) -> (
+  progress: ?Progress,
+  checked: ?int,
+  damaged: ?[]Damage,
+  repaired: ?Repaired
+)
 
 method StoreGc(cache: ?bool, dry_run: ?bool) -> (objects: int, trees: int, closures: int, bytes: int)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from swiftlet.api import interface, parameters
 from swiftlet.api.service import Call, Interface, Method, Reply
-from swiftlet.model.error import ConflictError, InputError
+from swiftlet.model.error import CommandNotFoundError, ConflictError, InputError, SwiftletError
 from swiftlet.node import describe, execute
 from swiftlet.node.check import workload_of
 from swiftlet.node.guests import Progress, Started
@@ -58,7 +59,7 @@ class Methods:
             "TemplateVerify": Method(p.TemplateVerify, self._worker("template_verify", streams=True), streams=True),
             "ParseWorkload": Method(p.ParseWorkload, self._worker("parse_workload")),
             "StoreStat": Method(p.Nothing, self._worker("store_stat")),
-            "StoreVerify": Method(p.Nothing, self._worker("store_verify", streams=True), streams=True),
+            "StoreVerify": Method(p.StoreVerify, self._worker("store_verify", streams=True), streams=True),
             "StoreGc": Method(p.StoreGc, self._worker("store_gc")),
             "Doctor": Method(p.Nothing, self._doctor),
         }
@@ -75,13 +76,14 @@ class Methods:
         def work(tell: Progress) -> Coroutine[Any, Any, Started]:
             return self._guests.run(workload, tell, attach=attach, stdin=stdin)
 
-        return await self._started(call, await _with_progress(call, work), attach)
+        started = await self._advised(_with_progress(call, work), "add -t {template}, which has it")
+        return await self._started(call, started, attach)
 
     async def start(self, call: Call, given: parameters.Start) -> Reply:
         """Start a stopped guest again."""
         guest = self._guests.find(given.guest)
         attach = bool(given.attach)
-        stdin = _stdin_of(call, attach and guest.workload.interactive and not guest.workload.tty)
+        stdin = _stdin_of(call, attach and bool(call.fds) and not guest.workload.tty)
 
         def work(tell: Progress) -> Coroutine[Any, Any, Started]:
             return self._guests.start(guest, tell, attach=attach, stdin=stdin)
@@ -103,13 +105,29 @@ class Methods:
         command = execute.Command(given.command, given.env or {}, given.workdir or "", given.user or "", tty)
         stdin = _stdin_of(call, bool(given.interactive) and not tty)
         work = execute.execute(self._guests, guest, command, attach=attach, stdin=stdin)
-        running = await self._guests.finish(work, lambda done: done.fds)
+        hint = f"`swiftlet insert {guest.name} {{template}}` adds it to the running guest"
+        running = await self._advised(self._guests.finish(work, lambda done: done.fds), hint)
         call.close_descriptors()
         answer = {"started": _started_of(guest, running.pid)}
         if not attach:
             return Reply(answer, running.fds)
         await call.send(answer, running.fds)
         return Reply({"exited": await running.ended})
+
+    async def _advised(self, work: Coroutine[Any, Any, Result], hint: str) -> Result:
+        """Do the work; where it fails for want of a command, name in the hint the templates that have it."""
+        try:
+            return await work
+        except CommandNotFoundError as error:
+            missing = _MISSING.search(str(error))
+            if error.hint or missing is None:
+                raise
+            try:
+                found = await self._node.workers.run("having", {"command": missing[1] or missing[2]})
+            except SwiftletError:
+                raise error from None
+            told = hint.format(template=" or ".join(found["templates"])) if found["templates"] else ""
+            raise CommandNotFoundError(str(error), told) from None
 
     async def attach(self, call: Call, given: parameters.OneGuest) -> Reply:
         """Get a running guest's outputs from here on."""
@@ -199,6 +217,9 @@ class Methods:
             finding = {"name": "doctor", "status": "limited", "detail": text, "consequence": "see dmesg"}
             return Reply({"findings": [finding]})
 
+
+_MISSING = re.compile(r"^command '(.+)' is not in the guest$|the interpreter (\S+), which is not in the guest$")
+"""How the launcher says what a guest lacks."""
 
 _LOG_FLAGS = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 

@@ -106,9 +106,10 @@ class Explain(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TemplateVerify(msgspec.Struct, forbid_unknown_fields=True):
-    """templates: [] is all that are resolved."""
+    """templates: [] is all that are resolved. repair: as of `StoreVerify`."""
 
     templates: tuple[str, ...] = ()
+    repair: bool | None = None
 
 
 class ParseWorkload(msgspec.Struct, forbid_unknown_fields=True):
@@ -117,6 +118,12 @@ class ParseWorkload(msgspec.Struct, forbid_unknown_fields=True):
     text: str
     base: str
     path: str
+
+
+class StoreVerify(msgspec.Struct, forbid_unknown_fields=True):
+    """repair: take what is damaged out of use, so that it is fetched anew."""
+
+    repair: bool | None = None
 
 
 class StoreGc(msgspec.Struct, forbid_unknown_fields=True):

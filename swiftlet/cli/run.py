@@ -60,6 +60,8 @@ def _read_file(path: str, client: Client) -> dict[str, Any]:
 def _leave(client: Client, workload: dict[str, Any], quiet: bool) -> int:
     from swiftlet.cli.progress import Progress
 
+    if workload.get("interactive") and not workload.get("tty"):
+        raise InputError("run -d -i: nobody would write to its standard input", "leave -i out, or write -dit")
     with Progress(quiet=quiet) as progress:
         for answer, fds, _ in client.stream("Run", {"workload": workload, "detach": True}):
             for fd in fds:

@@ -18,8 +18,7 @@ def start(parsed: Parsed) -> int:
         if parsed.on("attach"):
             if len(parsed.arguments) > 1:
                 raise InputError("start: only one guest can be attached to", "leave -a out to start several")
-            guest = parsed.arguments[0]
-            return follow(client, "Start", {"guest": guest, "attach": True}, quiet=parsed.on("quiet"))
+            return _stay(client, parsed.arguments[0], interactive=parsed.on("interactive"), quiet=parsed.on("quiet"))
         for guest in parsed.arguments:
             with Progress(quiet=parsed.on("quiet")) as progress:
                 for answer, fds, _ in client.stream("Start", {"guest": guest, "attach": False}):
@@ -28,6 +27,13 @@ def start(parsed: Parsed) -> int:
                         os.close(fd)
             sys.stdout.write(f"{guest}\n")
     return 0
+
+
+def _stay(client: Client, guest: str, *, interactive: bool, quiet: bool) -> int:
+    tty = False
+    if interactive:  # whether it has a terminal was said when it was declared
+        tty = bool(client.call("Inspect", {"guest": guest})[0]["guest"]["workload"].get("tty"))
+    return follow(client, "Start", {"guest": guest, "attach": True}, interactive=interactive, tty=tty, quiet=quiet)
 
 
 def attach(parsed: Parsed) -> int:
@@ -42,13 +48,14 @@ COMMANDS = (
         "start",
         "Start stopped guests again.",
         start,
-        usage="[-a] GUEST...",
+        usage="[-a [-i]] GUEST...",
         arguments=(1, -1),
         options=(
             Option("-a --attach", "stay with the guest: its output, signals and exit code"),
+            Option("-i --interactive", "pass standard input on (with -a)"),
             Option("-q --quiet", "show no progress"),
         ),
-        examples=("swiftlet start cache", "swiftlet start -a job"),
+        examples=("swiftlet start cache", "swiftlet start -a job", "swiftlet start -ai shell"),
     ),
     Command(
         "attach",

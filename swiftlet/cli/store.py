@@ -8,7 +8,7 @@ from swiftlet.api.client import Client
 from swiftlet.cli.options import JSON, Command, Option, Parsed
 from swiftlet.cli.progress import Progress
 from swiftlet.cli.table import print_json, size_text
-from swiftlet.cli.template import report_damage
+from swiftlet.cli.template import REPAIR, report_damage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def verify(parsed: Parsed) -> int:
     """Check every object against its name."""
     answer: dict[str, Any] = {}
     with Client() as client, Progress(quiet=parsed.on("quiet")) as progress:
-        for answer, _, _ in client.stream("StoreVerify"):
+        for answer, _, _ in client.stream("StoreVerify", {"repair": parsed.on("repair")}):
             progress.show(answer.get("progress"))
     return report_damage(answer, parsed)
 
@@ -70,9 +70,9 @@ COMMANDS = (
         "store verify",
         "Check every stored file against its digest.",
         verify,
-        usage="[--json]",
-        options=(Option("-q --quiet", "show no progress"), JSON),
-        examples=("swiftlet store verify",),
+        usage="[--repair] [--json]",
+        options=(REPAIR, Option("-q --quiet", "show no progress"), JSON),
+        examples=("swiftlet store verify", "swiftlet store verify --repair"),
     ),
     Command(
         "store gc",

@@ -113,25 +113,30 @@ def verify(parsed: Parsed) -> int:
     """Check every file of resolved templates against its digest."""
     folder = os.getcwd()
     templates = [template_path(template, folder) for template in parsed.arguments]
-    return report_damage(_last("TemplateVerify", {"templates": templates}, parsed), parsed)
+    asked = {"templates": templates, "repair": parsed.on("repair")}
+    return report_damage(_last("TemplateVerify", asked, parsed), parsed)
 
 
 def report_damage(answer: dict[str, Any], parsed: Parsed) -> int:
     """Print what a verification found; raises CorruptError when that is something."""
     damaged = answer["damaged"]
     if parsed.on("json"):
-        print_json({"checked": answer["checked"], "damaged": damaged})
+        print_json({"checked": answer["checked"], "damaged": damaged, "repaired": answer.get("repaired")})
         return CorruptError.exit_code if damaged else 0
     for damage in damaged:
         sys.stdout.write(printable(f"{damage['path']}: {damage['problem']}") + "\n")
     if damaged:
         sys.stdout.flush()
-        raise CorruptError(
-            f"{len(damaged)} of {answer['checked']} files are damaged, and were taken out of use",
-            "`swiftlet template resolve`, or the next run, fetches a template's files anew",
-        )
+        raise _corrupt(f"{len(damaged)} of {answer['checked']} files are damaged", bool(answer.get("repaired")))
     sys.stdout.write(f"{answer['checked']} files checked, none damaged\n")
     return 0
+
+
+def _corrupt(told: str, repaired: bool) -> CorruptError:
+    if not repaired:
+        return CorruptError(told, "verify --repair takes them out of use, so that the next run fetches them anew")
+    hint = "`swiftlet template resolve`, or the next run, fetches a template's files anew"
+    return CorruptError(f"{told}, and were taken out of use", hint)
 
 
 def _last(method: str, parameters: dict[str, Any], parsed: Parsed) -> dict[str, Any]:
@@ -170,6 +175,7 @@ def _write_lock(path: str, lock: Any) -> None:
         raise InputError(f"lock file {path}: {error.strerror}") from None
 
 
+REPAIR = Option("--repair", "take what is damaged out of use")
 _SILENT = Option("-q --quiet", "show no progress")
 
 COMMANDS = (
@@ -222,9 +228,9 @@ COMMANDS = (
         "template verify",
         "Check every file of resolved templates.",
         verify,
-        usage="[TEMPLATE...]",
+        usage="[--repair] [TEMPLATE...]",
         arguments=(0, -1),
-        options=(_SILENT, JSON),
-        examples=("swiftlet template verify", "swiftlet template verify nginx@1.22"),
+        options=(REPAIR, _SILENT, JSON),
+        examples=("swiftlet template verify", "swiftlet template verify --repair nginx@1.22"),
     ),
 )

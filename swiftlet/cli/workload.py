@@ -40,7 +40,7 @@ OPTIONS = (
     Option("--cap-drop", "drop a capability, or ALL", "CAPABILITY", many=True),
     Option("--seccomp", "default or unconfined", "PROFILE"),
     Option("--ulimit", "a resource limit, such as nofile=1024", "NAME=SOFT[:HARD]", many=True),
-    Option("--tmpfs", "an empty folder in memory", "PATH", many=True),
+    Option("--tmpfs", "an empty folder in memory, such as /run:size=64m,mode=755", "PATH[:OPTIONS]", many=True),
     Option("--stop-signal", "signal that asks the guest to end", "SIGNAL"),
     Option("--stop-timeout", "seconds after which `stop` kills it", "SECONDS"),
     Option("--as", "kind of guest: container", "KIND"),

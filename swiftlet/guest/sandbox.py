@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from swiftlet.guest import stage
 from swiftlet.linux import capability, mount, namespace, syscall
 from swiftlet.linux.channel import Channel
+from swiftlet.linux.child import leash
 
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from swiftlet.guest.sandbox import main; main()"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -54,7 +55,13 @@ def _run(state: str, lowers: Sequence[str], argv: Sequence[str], timeout: float)
     command = [sys.executable, "-I", "-S", "-c", _START, package_parent]
     try:
         done = subprocess.run(
-            command, input=json.dumps(bundle), capture_output=True, text=True, errors="replace", timeout=timeout
+            command,
+            input=json.dumps(bundle),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            preexec_fn=leash(),
         )
     except subprocess.TimeoutExpired:
         raise SandboxError(f"{argv[0]} took longer than {timeout:.0f} s") from None

@@ -197,8 +197,19 @@ def attach_volumes(guest: Guest) -> None:
     for specification in guest.bundle["tmpfs"]:
         target, _, options = specification.partition(":")
         os.close(mount.make_beneath(root, target, directory=True))
-        syscall.mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options or "mode=1777")
+        syscall.mount("tmpfs", target, "tmpfs", *_tmpfs_options(options))
     os.close(root)
+
+
+def _tmpfs_options(text: str) -> tuple[int, str]:
+    """Flags and data of a mount, from what docker's users write; what a tmpfs is anyway is left out."""
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    words = set(text.split(",")) - {"", "rw", "nosuid", "nodev", "noexec"}
+    if "exec" in words:
+        flags &= ~MS_NOEXEC
+    if "ro" in words:
+        flags |= MS_RDONLY
+    return flags, ",".join(sorted(words - {"exec", "ro"}))
 
 
 def hide_paths(guest: Guest) -> None:

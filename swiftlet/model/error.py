@@ -36,8 +36,8 @@ class SwiftletError(Exception):
 
     @property
     def kind(self) -> str:
-        """The name by which this error travels over the wire."""
-        return type(self).__name__
+        """The name by which this error travels over the wire: of the class of this tree that it is."""
+        return next(cls.__name__ for cls in type(self).__mro__ if cls.__module__ == __name__)
 
 
 class InputError(SwiftletError):
@@ -105,13 +105,13 @@ class WireError(SwiftletError):
 
 
 def error_classes() -> dict[str, type[SwiftletError]]:
-    """Every class of the tree by its wire name."""
+    """Every class of the tree by its wire name; what others derive from them stays with them."""
     found: dict[str, type[SwiftletError]] = {}
     pending: list[type[SwiftletError]] = [SwiftletError]
     while pending:
         cls = pending.pop()
         found[cls.__name__] = cls
-        pending.extend(cls.__subclasses__())
+        pending.extend(sub for sub in cls.__subclasses__() if sub.__module__ == __name__)
     return found
 
 

@@ -28,7 +28,7 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Limits. memory in bytes, cpus in cores (quota), cpu_weight 1..10000 (100 is usual), pids a count; 0 is no limit."""
+    """Limits, 0 for none. memory in bytes, cpus in cores (quota), cpu_weight 1..10000 (100 is usual), pids a count."""
 
     memory: int = 0
     cpus: float = 0.0

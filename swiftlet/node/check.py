@@ -22,6 +22,9 @@ MAX_ARGUMENT = 131_072
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 _LIMIT = re.compile(r"[a-z]{2,12}")
+_TMPFS_OPTION = re.compile(
+    r"rw|ro|exec|noexec|nosuid|nodev|(size|nr_inodes)=[0-9]{1,15}[kmgKMG%]?|mode=[0-7]{1,4}|[ug]id=[0-9]{1,9}"
+)
 _NO_LIMIT = 1 << 62
 
 
@@ -52,8 +55,15 @@ def _complaints(workload: Workload) -> Iterable[tuple[str, str]]:
         if not _is_guest_path(volume.target) or volume.target == "/":
             yield f"$.volumes[{index}].target", f"{volume.target!r} is not a place in the guest"
     for index, target in enumerate(workload.tmpfs):
-        if not _is_guest_path(target.partition(":")[0]):
-            yield f"$.tmpfs[{index}]", f"{target!r} is not an absolute path in the guest"
+        path, _, options = target.partition(":")
+        if not _is_guest_path(path) or path == "/":
+            yield f"$.tmpfs[{index}]", f"{target!r} is not a place in the guest"
+        for option in filter(None, options.split(",")):
+            if not _TMPFS_OPTION.fullmatch(option):
+                yield (
+                    f"$.tmpfs[{index}]",
+                    f"{option!r} is no option of a tmpfs; there are size=, mode=, uid=, gid=, exec",
+                )
     if workload.hostname and not _HOSTNAME.fullmatch(workload.hostname):
         yield "$.hostname", f"{workload.hostname!r} is not a host name"
     if workload.ports and workload.network != "bridge":

@@ -17,8 +17,8 @@ import msgspec
 from swiftlet.guest.account import account_of
 from swiftlet.linux import syscall
 from swiftlet.model.bundle import Bundle
-from swiftlet.model.error import ConflictError, InputError
-from swiftlet.node.guests import Guests, Progress
+from swiftlet.model.error import ConflictError, InputError, NotFoundError
+from swiftlet.node.guests import ATTEMPTS, Guests, Progress
 from swiftlet.node.prepare import guest_file, read_bundle
 from swiftlet.node.record import Exit, Guest
 from swiftlet.node.volumes import INSERTED, tree_mount
@@ -128,8 +128,15 @@ async def insert(guests: Guests, workers: Workers, guest: Guest, template: str, 
     _running_bundle(guest)
     if "insert" not in guests.preparer.driver(guest.workload.kind).features:
         raise InputError(f"guests of kind {guest.workload.kind} take no components")
-    found = await workers.run("component", {"template": template}, progress)
-    await guests.finish(_insert(guests, guest, template, found["closures"]), lambda _: ())
+    for left in reversed(range(ATTEMPTS)):
+        found = await workers.run("component", {"template": template}, progress)
+        try:
+            await guests.finish(_insert(guests, guest, template, found["closures"]), lambda _: ())
+        except NotFoundError:  # collected just now
+            if not left:
+                raise
+        else:
+            break
 
 
 async def _insert(guests: Guests, guest: Guest, template: str, closures: Sequence[dict[str, Any]]) -> None:
@@ -153,18 +160,23 @@ async def _insert_all(guests: Guests, guest: Guest, bundle: Bundle, closures: Se
             continue
         links = [(path, f"{place}{path}") for path in closure["paths"] if _lacks(guest, bundle, path)]
         kept = msgspec.structs.replace(bundle, volumes=(*bundle.volumes, (place, True)))
-        tree = tree_mount(f"{os.path.dirname(bundle.rootfs.lowers[0])}/{digest}")
+        guests.preparer.write(kept)  # first: what is mounted below must be a tree that stays
         try:
-            guests.preparer.write(kept)
-            request = {**msgspec.to_builtins(bundle), "exec": secrets.token_hex(8), "place": place, "links": links}
-            _, fds = await guests.launcher.request("insert", request, (tree,))
-            close_all(fds)
+            await _insert_one(guests, bundle, digest, {"place": place, "links": links})
         except BaseException:
             guests.preparer.write(bundle)
             raise
-        finally:
-            os.close(tree)
         bundle = kept
+
+
+async def _insert_one(guests: Guests, bundle: Bundle, digest: str, what: dict[str, Any]) -> None:
+    tree = tree_mount(f"{os.path.dirname(bundle.rootfs.lowers[0])}/{digest}")
+    try:
+        request = {**msgspec.to_builtins(bundle), "exec": secrets.token_hex(8), **what}
+        _, fds = await guests.launcher.request("insert", request, (tree,))
+        close_all(fds)
+    finally:
+        os.close(tree)
 
 
 def _lacks(guest: Guest, bundle: Bundle, path: str) -> bool:

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from swiftlet.linux import cgroup
-from swiftlet.model.bundle import Rootfs
-from swiftlet.model.error import ConflictError, InputError, LaunchError, NotFoundError, SwiftletError
+from swiftlet.model.bundle import Bundle, Rootfs
+from swiftlet.model.error import ConflictError, InputError, LaunchError, NotFoundError, StoreError, SwiftletError
 from swiftlet.model.workload import Workload
 from swiftlet.node import hosts, record
 from swiftlet.node.journal import Journal
@@ -30,6 +30,8 @@ from swiftlet.node.network import Network
 from swiftlet.node.prepare import Prepared, Preparer, furnish, read_bundle
 from swiftlet.node.record import Exit, Guest
 from swiftlet.node.wire import close_all
+from swiftlet.store.guard import sweep
+from swiftlet.store.layout import Layout
 
 log = logging.getLogger("swiftlet.guests")
 
@@ -38,6 +40,9 @@ Progress = Callable[[dict[str, Any]], None]
 
 KILL_SECONDS = 10.0
 """A guest whose processes are still there so long after SIGKILL is stuck in the kernel."""
+
+ATTEMPTS = 5
+"""How often a root is made that is collected before a bundle names it."""
 
 Result = TypeVar("Result")
 
@@ -150,13 +155,7 @@ class Guests:
     async def _generate(self, guest: Guest, workload: Workload, progress: Progress) -> Prepared:
         references = workload.templates
         rootfs = self.roots.ready(references) or await self.roots.resolve(references, progress)
-        try:
-            prepared = self.preparer.prepare(guest.id, guest.folder, workload, rootfs)
-        except NotFoundError:
-            if all(os.path.isdir(lower) for lower in rootfs.lowers):
-                raise
-            rootfs = await self.roots.resolve(references, progress)  # collected just now
-            prepared = self.preparer.prepare(guest.id, guest.folder, workload, rootfs)
+        prepared = await self._prepare(guest, rootfs, progress)
         guest.take(prepared.bundle)
         guest.journal.enter("Generated")
         return prepared
@@ -164,17 +163,27 @@ class Guests:
     async def _generate_again(self, guest: Guest, progress: Progress) -> Prepared:
         """The root that the guest has had, unless it has been lost."""
         before = read_bundle(guest.folder)
-        if before is None or not all(os.path.isdir(lower) for lower in before.rootfs.lowers):
-            rootfs = await self.roots.resolve(guest.workload.templates, progress)
-        else:
-            rootfs = before.rootfs
-        prepared = self.preparer.prepare(guest.id, guest.folder, guest.workload, rootfs, before)
+        rootfs = before.rootfs if before else await self.roots.resolve(guest.workload.templates, progress)
+        prepared = await self._prepare(guest, rootfs, progress, before)
         guest.take(prepared.bundle)
         record.forget_exit(guest.folder)
         guest.exit = None
         guest.launching = True
         guest.journal.enter("Generated", "start again")
         return prepared
+
+    async def _prepare(
+        self, guest: Guest, rootfs: Rootfs, progress: Progress, before: Bundle | None = None
+    ) -> Prepared:
+        """Write the bundle over a root, which is made again when a collection has just taken it."""
+        for _ in range(ATTEMPTS):
+            prepared = self.preparer.prepare(guest.id, guest.folder, guest.workload, rootfs, before)
+            if prepared is not None:
+                return prepared
+            rootfs = await self.roots.resolve(guest.workload.templates, progress)
+        raise StoreError(
+            f"the root of guest {guest.name} was collected {ATTEMPTS} times while it was made", "try again"
+        )
 
     async def finish(self, work: Coroutine[Any, Any, Result], fds_of: Callable[[Result], tuple[int, ...]]) -> Result:
         """Do what must not be cut off in the middle; when the caller goes meanwhile, his descriptors are closed."""
@@ -192,7 +201,8 @@ class Guests:
 
     async def _launch_new(self, guest: Guest, prepared: Prepared, attach: bool, stdin: int) -> Started:
         try:
-            return await self._launch(guest, prepared, attach, stdin)
+            async with guest.busy:
+                return await self._launch(guest, prepared, attach, stdin)
         except BaseException as error:
             self._discard(guest, f"not started: {_reason(error)}")
             raise
@@ -224,6 +234,7 @@ class Guests:
             }
             reply, fds = await self.launcher.request("start", request, tuple(fd for _, fd in roles))
         except BaseException:
+            await asyncio.to_thread(end_groups, guest.groups)  # what a launcher that died had made of it
             self._detach(guest)
             raise
         finally:
@@ -337,6 +348,9 @@ class Guests:
 
     async def remove(self, guest: Guest, *, force: bool) -> None:
         """Remove a stopped guest, or with `force` any. Raises ConflictError, LaunchError."""
+        if force and guest.state == "Generated":
+            async with guest.busy:  # until its start is over
+                pass
         if guest.is_running and force:
             await self._kill(guest)
         if guest.is_running or guest.launching:
@@ -362,6 +376,10 @@ class Guests:
         if path:
             self._deleter.submit(delete, path)
 
+    def sweep_later(self, layout: Layout) -> None:
+        """Delete in the background what killed workers left half-made in tmp/."""
+        self._deleter.submit(sweep, layout)
+
     # The launcher's death
 
     def on_lost(self) -> None:
@@ -370,7 +388,7 @@ class Guests:
 
     async def _after_loss(self, lost: list[Guest]) -> None:
         """If it died, what it started is killed, since nobody can tell any more how that would end."""
-        if self.launcher.reconnect():
+        if await self.launcher.reconnect():
             await self.compare()  # it had only been given another client
             return
         for guest in lost:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,9 @@ log = logging.getLogger("swiftlet.launch")
 START_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 """A launcher that says nothing for so long is broken; a start takes milliseconds."""
+
+DEATH_SECONDS = 0.5
+"""Between the end of a killed launcher's connection and its own lie a few milliseconds."""
 
 _CODE = "import sys; sys.path.insert(0, sys.argv[1]); from swiftlet.guest.launcher import main; main()"
 
@@ -51,6 +55,7 @@ class LauncherClient:
         self._on_lost = on_lost
         self._on_stray = on_stray
         self._wire: Wire | None = None
+        self._peer = -1
         self._connecting: asyncio.Lock = asyncio.Lock()
         self._start = start or start_launcher
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,14 +70,35 @@ class LauncherClient:
     async def connect(self) -> None:
         """Connect to the launcher, starting one where none answers. Raises LaunchError."""
         async with self._connecting:
-            if self.connected:
-                return
-            if not self._try_connect():
+            if not await self._connect_again():
                 await self._spawn()
 
-    def reconnect(self) -> bool:
+    async def reconnect(self) -> bool:
         """Connect again to a launcher that may only have dropped us; False when none answers."""
+        async with self._connecting:
+            return await self._connect_again()
+
+    async def _connect_again(self) -> bool:
+        if not self.connected:
+            await self._let_die()
         return self.connected or self._try_connect()
+
+    async def _let_die(self) -> None:
+        """Wait for the end of a launcher that was killed: until then its socket takes connections that lead nowhere."""
+        process, self._peer = self._peer, -1
+        if process < 0:
+            return
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(process, ended.set)
+        try:
+            async with asyncio.timeout(DEATH_SECONDS):
+                await ended.wait()
+        except TimeoutError:
+            return  # it lives, and has been given another client
+        finally:
+            loop.remove_reader(process)
+            os.close(process)
 
     async def request(self, method: str, parameters: dict[str, Any], fds: tuple[int, ...] = ()) -> Answer:
         """Ask, and wait for the answer and its descriptors, which belong to the caller. `fds` stay the caller's.
@@ -103,6 +129,9 @@ class LauncherClient:
         if self._wire is not None:
             self._wire.close()
             self._wire = None
+        if self._peer >= 0:
+            os.close(self._peer)
+            self._peer = -1
 
     @property
     def _log_path(self) -> str:
@@ -114,6 +143,7 @@ class LauncherClient:
         except OSError:
             return False
         self._wire = Wire(channel.sock, self._dispatch, self._lost)
+        self._peer = _process_behind(channel.sock)
         return True
 
     async def _spawn(self) -> None:
@@ -149,6 +179,15 @@ class LauncherClient:
             if not answer.done():
                 answer.set_exception(LaunchError("the launcher died", f"try again; see {self._log_path}"))
         self._on_lost()
+
+
+def _process_behind(sock: socket.socket) -> int:
+    """A pidfd of the process at the other end, -1 when it has gone."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    try:
+        return os.pidfd_open(int.from_bytes(raw[:4], sys.byteorder))
+    except OSError:
+        return -1
 
 
 def start_launcher(instance: Instance, log_path: str) -> subprocess.Popen[bytes]:

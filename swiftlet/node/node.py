@@ -59,6 +59,7 @@ class Node:
 
     async def open(self) -> None:
         """Take over what runs, and begin to prepare for what will."""
+        self.guests.sweep_later(self.layout)
         try:
             await self.launcher.connect()
         except SwiftletError as error:

@@ -19,7 +19,7 @@ from swiftlet.guest.container import capabilities_of
 from swiftlet.guest.driver import Driver, Place
 from swiftlet.linux import cgroup, namespace, syscall
 from swiftlet.model.bundle import Bundle, Rootfs
-from swiftlet.model.error import HostError, InputError
+from swiftlet.model.error import HostError, InputError, NotFoundError
 from swiftlet.model.instance import Instance
 from swiftlet.model.workload import Workload
 from swiftlet.node.names import storage_error
@@ -81,24 +81,41 @@ class Preparer:
 
     def prepare(
         self, guest: str, folder: str, workload: Workload, rootfs: Rootfs, before: Bundle | None = None
-    ) -> Prepared:
+    ) -> Prepared | None:
         """Open the volumes, plan, and write the bundle. before: what the guest was started with the last time.
 
-        Raises InputError, NotFoundError (a volume's source, or a tree that was collected meanwhile), HostError,
-        StoreError.
+        None when the root has been collected meanwhile: make it again. Raises InputError, NotFoundError (a volume's
+        source), HostError, StoreError.
         """
         opened = open_volumes(workload.volumes, self._forbidden)
-        userns = before.userns if before else 0
         try:
             opened += open_inserted(inserted_places(before), self._layout.trees)
-            if workload.userns and not userns:
-                userns = self._lease_range(guest)
-            bundle = self._plan(guest, folder, workload, rootfs, opened, userns)
-            self.write(bundle)
+            bundle = self._bundle(guest, folder, workload, rootfs, opened, before)
         except BaseException:
             close_volumes(opened)
             raise
+        if bundle is None:
+            close_volumes(opened)
+            return None
         return Prepared(bundle, opened)
+
+    def _bundle(
+        self, guest: str, folder: str, workload: Workload, rootfs: Rootfs, opened: list[Opened], before: Bundle | None
+    ) -> Bundle | None:
+        """Plan and write while no collection can take the root from under it; None when one already has."""
+        userns = before.userns if before else 0
+        leased = self._lease_range(guest) if workload.userns and not userns else 0
+        try:
+            with pin(self._layout, rootfs.trees):
+                bundle = self._plan(guest, folder, workload, rootfs, opened, userns or leased)
+                _write(bundle)
+        except BaseException as error:
+            if leased:
+                self.release_range(leased)
+            if isinstance(error, NotFoundError):
+                return None
+            raise
+        return bundle
 
     def _plan(
         self, guest: str, folder: str, workload: Workload, rootfs: Rootfs, opened: list[Opened], userns: int
@@ -119,23 +136,20 @@ class Preparer:
         return self.driver(workload.kind).plan(workload, rootfs, place)
 
     def write(self, bundle: Bundle) -> None:
-        """Put bundle.json into the guest's folder; from then on the store keeps the trees that it names."""
-        path = f"{bundle.state_dir}/bundle.json"
-        try:
-            inserted = [place.rpartition("/")[2] for place in inserted_places(bundle)]
-            with pin(self._layout, [*bundle.rootfs.trees, *inserted]):
-                with open(f"{path}.new", "wb") as file:
-                    file.write(_encoder.encode(bundle))
-                os.rename(f"{path}.new", path)
-        except OSError as error:
-            raise storage_error(error, path) from None
+        """Put another bundle.json into the guest's folder; from then on the store keeps the trees that it names.
+
+        Raises NotFoundError when one has been collected, StoreError.
+        """
+        inserted = [place.rpartition("/")[2] for place in inserted_places(bundle)]
+        with pin(self._layout, [*bundle.rootfs.trees, *inserted]):
+            _write(bundle)
 
     def _program(self, workload: Workload) -> str:
         """Where the seccomp program for the workload's capabilities lies, compiled once for each set of them."""
         if workload.seccomp != "default":
             return ""
         kept = frozenset(capabilities_of(workload))
-        if kept not in self._programs:
+        if not os.path.exists(self._programs.get(kept, "")):  # `store gc --cache` takes them away
             try:
                 self._programs[kept] = seccomp_profile.program_file(kept, self._layout.cache)
             except OSError as error:
@@ -147,9 +161,12 @@ class Preparer:
         if not rootfs.lowers:
             return "", ""
         top = rootfs.lowers[0]
-        if top not in self._accounts:
-            self._accounts[top] = (_read(f"{top}/etc/passwd"), _read(f"{top}/etc/group"))
-        return self._accounts[top]
+        known = self._accounts.get(top)
+        if known is None:
+            known = _read(f"{top}/etc/passwd"), _read(f"{top}/etc/group")
+            if os.path.isdir(top):  # else it was taken out of use, and is made again when next needed
+                self._accounts[top] = known
+        return known
 
     def _lease_range(self, guest: str) -> int:
         """A range of user ids that no other guest has; a file in `leases/` until the guest is removed."""
@@ -185,6 +202,16 @@ class Preparer:
 def inserted_places(bundle: Bundle | None) -> list[str]:
     """Where components were inserted while the guest ran."""
     return [target for target, _ in bundle.volumes if target.startswith(f"{INSERTED}/")] if bundle else []
+
+
+def _write(bundle: Bundle) -> None:
+    path = f"{bundle.state_dir}/bundle.json"
+    try:
+        with open(f"{path}.new", "wb") as file:
+            file.write(_encoder.encode(bundle))
+        os.rename(f"{path}.new", path)
+    except OSError as error:
+        raise storage_error(error, path) from None
 
 
 def read_bundle(folder: str) -> Bundle | None:

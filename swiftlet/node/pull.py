@@ -267,6 +267,16 @@ def _component_of(closure: Closure) -> dict[str, Any]:
     return {"template": closure.template, "digest": closure.digest, "paths": paths}
 
 
+def _having(work: Work) -> dict[str, Any]:
+    from swiftlet.resolve.commands import templates_with
+    from swiftlet.store.session import Session
+
+    with Session(work.layout) as session:
+        resolver, _ = work.resolver(session)
+        found = templates_with(work.parameters["command"], resolver.catalogue.known(), resolver.resolved)
+        return {"templates": found}
+
+
 def _template_verify(work: Work) -> dict[str, Any]:
     from swiftlet.store.session import Session
     from swiftlet.store.verify import verify_trees
@@ -283,14 +293,12 @@ def _template_verify(work: Work) -> dict[str, Any]:
 
 
 def _verified(work: Work, found: Verified) -> dict[str, Any]:
-    """Say what is damaged, by the names that it has in templates, and take it out of use."""
-    if not found.damaged:
-        return {"checked": found.checked, "damaged": []}
+    """Say what is damaged, by the names that it has in templates; take it out of use if that was asked for."""
     from swiftlet.store.repair import repair
 
-    damaged = _in_words(work.layout, found.damaged)
-    repair(work.layout, found.damaged)
-    return {"checked": found.checked, "damaged": damaged}
+    damaged = _in_words(work.layout, found.damaged) if found.damaged else []
+    repaired = repair(work.layout, found.damaged)._asdict() if work.parameters["repair"] else None
+    return {"checked": found.checked, "damaged": damaged, "repaired": repaired}
 
 
 def _in_words(layout: Layout, damaged: Sequence[Damage]) -> list[dict[str, Any]]:
@@ -356,6 +364,7 @@ OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "templates": _templates,
     "template": _template,
     "explain": _explain,
+    "having": _having,
     "component": _component,
     "template_verify": _template_verify,
     "store_verify": _store_verify,

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from swiftlet.linux.child import leash
 from swiftlet.model.error import FetchError, HostError, NotFoundError, ResolveError, SwiftletError
 from swiftlet.resolve.durable import cache_error, full_disk, locked, make_folder, publish
 from swiftlet.resolve.protocol import Progress, no_progress
@@ -296,6 +297,7 @@ class Apt:
             errors="replace",
             env=_environment(),
             cwd=self.folder,
+            preexec_fn=leash(),
             check=False,
         )
 
@@ -313,7 +315,13 @@ def _environment() -> dict[str, str]:
 
 def _start(command: list[str], folder: str, output: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environment(), cwd=folder
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=_environment(),
+        cwd=folder,
+        preexec_fn=leash(),
     )
 
 

@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from swiftlet.linux.child import leash
 from swiftlet.model.closure import canonical_path
 from swiftlet.model.error import BadElfError, FetchError
 from swiftlet.resolve.durable import full_disk, publish, scratch
@@ -118,6 +119,7 @@ def _unpack(package_file: str, folder: str) -> int:
             stdout=descriptor,
             stderr=subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C.UTF-8"},
+            preexec_fn=leash(),
             check=False,
         )
     except OSError as error:

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from swiftlet.model.closure import canonical_path
 from swiftlet.model.error import CycleError, InputError, NotFoundError
 from swiftlet.model.spelling import Reference, parse_reference
 from swiftlet.model.template import MAX_REQUIRES, Template
@@ -212,10 +213,11 @@ def _package(wanted: Reference) -> Located:
 
 def _host(wanted: Reference) -> Located:
     """A template for one program of this host."""
+    path = canonical_path(wanted.name)
     template = Template(
         name=str(wanted),
         version="host",
-        files={wanted.name.rpartition("/")[2] or "file": wanted.name},
-        entrypoint=(wanted.name,),
+        files={wanted.name.rpartition("/")[2] or "file": path},
+        entrypoint=(path,),
     )
     return Located(str(wanted), template, "host", "/", template_digest(template))

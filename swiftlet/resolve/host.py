@@ -67,7 +67,7 @@ class HostFiles:
 
     def open(self, path: str) -> bool:
         """Make a file, or a folder and all below it, visible with the links on its way; False where it is not there."""
-        physical = self._follow(path)
+        physical = self._follow(path) or self._follow(_unmerged(path))
         if physical is None or physical.startswith(_NO_FILES):
             return False
         if os.path.isdir(physical):
@@ -222,6 +222,12 @@ def _member(physical: str, path: str) -> Member | None:
             os.close(descriptor)
     except (OSError, ValueError) as error:
         raise ResolveError(f"cannot read {physical}: {error}") from None
+
+
+def _unmerged(path: str) -> str:
+    """Where a host that has not merged /usr may have it."""
+    rest = path.removeprefix("/usr")
+    return rest if rest.startswith(("/bin/", "/sbin/", "/lib/", "/lib64/")) else path
 
 
 def _refuse(error: OSError) -> None:

@@ -148,10 +148,16 @@ class _Check:
         if sum(entry.size for entry in lock.entries) > MAX_CLOSURE_BYTES:
             raise self.error(".entries", f"more than {MAX_CLOSURE_BYTES >> 30} GiB")
         self.archives(lock)
+        self.template(lock.template)
         if template_digest(lock.template) != lock.template_digest:
             raise self.error(".template_digest", "is not the digest of the template")
         if lock.sealed().digest != lock.closure:
             raise self.error(".closure", "is not the digest of the entries")
+
+    def template(self, template: Template) -> None:
+        from swiftlet.resolve.template import check_template
+
+        check_template(template, f"{self.name}: {self.path}.template")
 
     def entry(self, entry: Entry, where: str) -> None:
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from swiftlet.resolve.debian import Universe
+from swiftlet.resolve.apt import Apt
+from swiftlet.resolve.debian import Universe, offering
 from swiftlet.resolve.host import HOST, HostFiles
 from swiftlet.resolve.walk import Found, Want
 from swiftlet.resolve.wheel import Wheels
@@ -13,10 +14,11 @@ from swiftlet.resolve.wheel import Wheels
 class Supplies:
     """A Supply made of a template's packages, its wheels and the host's files that it names."""
 
-    def __init__(self, universe: Universe | None, wheels: Wheels, host: HostFiles) -> None:
+    def __init__(self, universe: Universe | None, wheels: Wheels, host: HostFiles, apt: Apt) -> None:
         self.universe = universe
         self.wheels = wheels
         self.host = host
+        self.apt = apt
         self.all: list[Universe | Wheels | HostFiles] = [*((universe,) if universe else ()), wheels, host]
 
     def find(self, path: str) -> Found | None:
@@ -43,8 +45,9 @@ class Supplies:
 
     def advice(self, want: Want) -> str:
         """See Supply."""
-        found = (supply.advice(want) for supply in self.all)
-        return next((text for text in found if text), "")
+        found = next((text for supply in self.all if (text := supply.advice(want))), "")
+        package = offering(self.apt, want) if self.universe is None else ""
+        return f"package {package} should have it: {found or 'add it to packages'}" if package else found
 
     def content(self, found: Found) -> tuple[int, int]:
         """A descriptor and the offset in it where a file's content starts."""

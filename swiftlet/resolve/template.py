@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 from swiftlet.model import spelling
+from swiftlet.model.error import InputError
 from swiftlet.model.template import Directory, Generate, Template
 from swiftlet.resolve import shape
 from swiftlet.resolve.document import Document, parse_document, read_document
@@ -130,6 +133,18 @@ def template_of(document: Document) -> Template:
     template = Template(**values)
     _check_users(document, template)
     return template
+
+
+def check_template(template: Template, name: str) -> None:
+    """Raise InputError unless a template that did not come from YAML could have come from there.
+
+    Its own name and version may be those of `deb:` and `host:`, which no file can have.
+    """
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(template))
+    plain |= {"name": "x", "version": "1", "users": {user: str(uid) for user, uid in template.users.items()}}
+    checked = template_of(Document(name, plain, {}))
+    if msgspec.structs.replace(checked, name=template.name, version=template.version) != template:
+        raise InputError(f"{name}: a template whose paths are not in their canonical spelling")
 
 
 def _check_users(document: Document, template: Template) -> None:

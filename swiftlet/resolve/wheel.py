@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from swiftlet.linux.child import leash
 from swiftlet.model.closure import canonical_path
 from swiftlet.model.error import FetchError, NotFoundError
 from swiftlet.model.template import MAX_CLOSURE_BYTES
@@ -136,7 +137,13 @@ def _pip_download(requirement: str, folder: str) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--retries=1"]
     command += ["--disable-pip-version-check", "--progress-bar=off", "--quiet", "--dest", folder, "--", requirement]
     result = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        preexec_fn=leash(),
+        check=False,
     )
     if result.returncode != 0:
         raise full_disk(result.stderr, folder) or _pip_error(requirement, result.stderr)

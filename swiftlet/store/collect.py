@@ -81,7 +81,10 @@ class _Collection:
     def run(self, cache: bool) -> Collected:
         """Mark, then remove."""
         for path in root_files(self.layout):
-            self.keep(digests_in(_content(path)))
+            named = digests_in(_content(path))
+            self.keep(named)
+            if path.startswith(f"{self.layout.guests}/"):
+                self.kept |= {digest + _DAMAGED for digest in named}
         self._remove_leftovers()
         trees = self._remove(_trees(self.layout))
         closures = self._remove(_closures(self.layout))
@@ -225,9 +228,9 @@ def _content(path: str, start: int = 0) -> bytes:
 
 def _trees(layout: Layout) -> Iterator[_Candidate]:
     for name in os.listdir(layout.trees):
-        digest = name.removesuffix(_DAMAGED)
-        if DIGEST.fullmatch(digest):
-            yield _Candidate(f"{layout.trees}/{name}", digest, 0)
+        # A damaged tree is kept for the guests that have it mounted, and for no lock.
+        if DIGEST.fullmatch(name.removesuffix(_DAMAGED)):
+            yield _Candidate(f"{layout.trees}/{name}", name, 0)
 
 
 def _closures(layout: Layout) -> Iterator[_Candidate]:

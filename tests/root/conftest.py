@@ -51,3 +51,13 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     yield made
     made.close()
     assert made.leftovers() == []
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Product]:
+    """As `product`, for one test alone: it may be damaged and its processes killed, and still nothing may be left."""
+    made = Product(str(tmp_path / "root"))
+    os.mkdir(made.instance.root, 0o711)
+    yield made
+    made.close()
+    assert made.leftovers() == []

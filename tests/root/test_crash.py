@@ -44,15 +44,6 @@ EXPECTED_ERRORS = (
 """What a command may say when the process that worked for it was killed: one clear line, and nothing else."""
 
 
-@pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Product]:
-    made = Product(str(tmp_path / "root"))
-    os.mkdir(made.instance.root, 0o711)
-    yield made
-    made.close()
-    assert made.leftovers() == []
-
-
 class Writer:
     """A guest that writes numbered lines and ends with a code of its own, as often as it is started."""
 

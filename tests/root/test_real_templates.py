@@ -199,7 +199,7 @@ def test_verify_names_a_damaged_file_and_resolving_mends_it(another: Product) ->
         byte = file.read(1)
         file.seek(5000)
         file.write(bytes([byte[0] ^ 1]))
-    found = another.run("template", "verify", "nginx@1.22")
+    found = another.run("template", "verify", "--repair", "nginx@1.22")
     assert found.returncode == 125 and "it is /usr/sbin/nginx of nginx@1.22" in found.stdout
     assert re.search(r"1 of [0-9]+ files are damaged, and were taken out of use", found.stderr)
     assert another.run("store", "verify").returncode == 0

@@ -45,9 +45,8 @@ def shell(product: Product, script: str, *options: str) -> str:
     [("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("kill -TERM $$", 143), ("kill -SEGV $$", 139)],
 )
 def test_the_exit_code_is_the_guests(script: str, code: int, product: Product) -> None:
-    # The shell is not process 1, for which the kernel ignores signals without a handler.
-    done = run(product, "--", "sh", "-c", f"sh -c '{script}'; exit $?")
-    assert (done.returncode, done.stderr) == (code, "") or "Terminated" in done.stderr or "fault" in done.stderr
+    # A shell in a shell, for of a signal without a handler the kernel spares process 1.
+    assert run(product, "--", "sh", "-c", f"sh -c '{script}'; exit $?").returncode == code
 
 
 def test_failures_of_swiftlet_itself_are_125_and_of_the_command_126_and_127(product: Product) -> None:
@@ -95,6 +94,20 @@ def test_a_file_as_standard_input_is_read_to_its_end(product: Product, tmp_path:
 
 def test_without_i_standard_input_is_empty(product: Product) -> None:
     assert run(product, "--", "cat", stdin="not for the guest").stdout == ""
+
+
+def test_a_guest_that_is_started_again_may_have_standard_input_again(product: Product) -> None:
+    done = product.run("run", "-i", "-q", "--name", "reader", *BUSYBOX, "--", "sh", "-c", "cat; exit 3", stdin="first")
+    assert (done.returncode, done.stdout) == (3, "first")
+    done = product.run("start", "-a", "-i", "reader", stdin="second")
+    assert (done.returncode, done.stdout) == (3, "second"), done.stderr
+    done = product.run("start", "-a", "reader", stdin="not for the guest")
+    assert (done.returncode, done.stdout) == (3, ""), done.stderr
+    product.ok("start", "reader")
+    assert product.ok("wait", "reader") == "3\n"
+    product.ok("rm", "reader")
+    done = product.run("run", "-d", "-i", *BUSYBOX, "--", "cat")
+    assert done.returncode == 125 and "nobody would write to its standard input" in done.stderr
 
 
 def test_output_and_errors_are_apart_and_a_closed_pipe_is_141(product: Product) -> None:
@@ -208,6 +221,10 @@ def test_the_detach_keys_leave_the_guest_running_and_attach_comes_back(product: 
     terminal.read_until(b"kept\r\n")
     terminal.type(b"exit 6\n")
     assert terminal.close() == 6
+    terminal = Terminal(product, "start", "-ai", "shell")
+    terminal.read_until(b"# ")
+    terminal.type(b"exit 7\n")
+    assert terminal.close() == 7
     product.ok("rm", "shell")
 
 
@@ -247,7 +264,7 @@ def test_variables_folder_and_user(product: Product, tmp_path: Path) -> None:
     assert lines[-1] == "/new/folder" and not [line for line in lines if line.startswith("SWIFTLET")]
     assert shell(product, "id -u; id -g; echo $HOME", "-u", "12345:678") == "12345\n678\n/\n"
     done = product.run("run", "--rm", "-q", "-t", "nginx@1.22", *BUSYBOX, "-u", "www-data", "--", "id")
-    assert done.stdout == "uid=33(www-data) gid=33(www-data) groups=33(www-data)\n"
+    assert done.stdout.startswith("uid=33(www-data) gid=33(www-data)")
     assert "user 'nosuch'" in run(product, "-u", "nosuch", "--", "id").stderr
 
 
@@ -257,10 +274,18 @@ def test_the_hosts_name_is_the_guests_id_or_what_was_asked_for(product: Product)
     assert len(name) == 12 and int(name, 16)
 
 
-def test_a_read_only_root_with_a_folder_in_memory(product: Product) -> None:
+def test_a_read_only_root_with_folders_in_memory(product: Product) -> None:
     script = "touch /file && echo wrote; touch /tmp/file; df -m /tmp | tail -n 1 | awk '{ print $2 }'"
     done = run(product, "--read-only", "--tmpfs", "/tmp:size=3m", "--", "sh", "-c", script)
     assert done.stdout == "3\n" and "Read-only file system" in done.stderr
+    customary = "/run:rw,noexec,nosuid,size=64k,mode=700"
+    script = "stat -c %a /run; cp /bin/busybox /opt/true && /opt/true; grep -E ' /(run|opt) ' /proc/mounts"
+    text = shell(product, script, "--tmpfs", customary, "--tmpfs", "/opt:exec")
+    assert text.startswith("700\n") and "size=64k,mode=700" in text
+    mounted = {line.split()[1]: line.split()[3].split(",") for line in text.splitlines()[1:]}
+    assert "noexec" in mounted["/run"] and "noexec" not in mounted["/opt"] and "nosuid" in mounted["/opt"]
+    done = run(product, "--tmpfs", "/run:suid", "--", "true")
+    assert done.returncode == 125 and "'suid' is no option of a tmpfs" in done.stderr
 
 
 def test_a_volume_is_shared_for_writing_or_for_reading(product: Product, tmp_path: Path) -> None:
@@ -335,21 +360,26 @@ def test_guests_on_the_bridge_reach_one_another_and_the_names_that_the_host_know
 
 
 def test_no_network_has_loopback_alone_and_the_hosts_is_the_hosts(product: Product) -> None:
-    assert shell(product, "ls /sys/class/net; nc -l -p 9 >/dev/null & nc -z 127.0.0.1 9", "--network", "none") == "lo\n"
+    assert shell(product, "ls /sys/class/net", "--network", "none") == "lo\n"
     names = sorted(os.listdir("/sys/class/net"))
     assert sorted(shell(product, "ls /sys/class/net", "--network", "host").split()) == names
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        done = run(product, "--network", "host", "--", "nc", "-z", "127.0.0.1", str(port))
-        assert done.returncode == 0
-        assert run(product, "--", "nc", "-z", "-w", "2", "127.0.0.1", str(port)).returncode != 0
+        ask = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 5)"
+        python = ("-t", "python@3.11", "--", "python3", "-c", ask)
+        assert product.run("run", "--rm", "-q", "--network", "host", *python).returncode == 0
+        for network in ("none", "bridge"):
+            done = product.run("run", "--rm", "-q", "--network", network, *python)
+            assert done.returncode == 1 and "ConnectionRefusedError" in done.stderr
 
 
 # A guest's life
 
 
 def test_a_guest_by_its_name_from_start_to_removal(product: Product) -> None:
-    script = "echo $(($(cat /runs 2>/dev/null || echo 0) + 1)) >/runs; cat /runs; trap 'echo asked; exit 8' TERM; while :; do sleep 0.1; done"
+    script = (
+        "echo $(($(cat /runs 2>/dev/null || echo 0) + 1)) >/runs; cat /runs; "
+        "trap 'echo asked; exit 8' TERM; while :; do sleep 0.1; done"
+    )
     product.ok("run", "-d", "-q", "--name", "life", *BUSYBOX, "--", "sh", "-c", script)
     follower = product.spawn("logs", "-f", "life")
     assert follower.stdout is not None and follower.stdout.readline() == "1\n"
@@ -365,10 +395,8 @@ def test_a_guest_by_its_name_from_start_to_removal(product: Product) -> None:
     eventually(lambda: product.json("inspect", "life")[0]["state"] == "Stopped")
     states = [change["to"] for change in product.json("inspect", "life")[0]["journal"]]
     assert states == ["Generating", "Generated", "Running", "Stopped", "Generated", "Running", "Stopped"]
-    assert (
-        product.json("inspect", "life")[0]["exit"] | {"code": 137, "signal": 9}
-        == product.json("inspect", "life")[0]["exit"]
-    )
+    ended = product.json("inspect", "life")[0]["exit"]
+    assert (ended["code"], ended["signal"], ended["oom"]) == (137, 9, False)
     product.ok("rm", "life")
     assert product.run("inspect", "life").returncode == 125
 

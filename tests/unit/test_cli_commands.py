@@ -224,8 +224,12 @@ def test_verify_names_each_damaged_file_and_fails(node, says, words, method):
     node.answers[method] = {"checked": 9, "damaged": [{"path": "/usr/a", "digest": "0" * 64, "problem": "flipped"}]}
     code, out, err = says(*words.split())
     assert code == 125 and out == "/usr/a: flipped\n" and "1 of 9 files are damaged" in err
+    assert "verify --repair" in err and node.calls[-1].parameters["repair"] is False
     code, out, err = says(*words.split(), "--json")
     assert code == 125 and json.loads(out)["damaged"] and err == ""
+    node.answers[method]["repaired"] = {"objects": 1, "trees": 2, "closures": 1, "locks": 1}
+    code, out, err = says(*words.split(), "--repair")
+    assert code == 125 and "were taken out of use" in err and node.calls[-1].parameters["repair"] is True
 
 
 def test_store_stat_and_gc(node, says):

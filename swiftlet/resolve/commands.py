@@ -1,0 +1,73 @@
+"""Which template has a command that a guest lacks: for the hint of `command not found`, and nothing rests on it.
+
+What is resolved is known by its files; of other templates what they spell out counts, and for packages what this
+host's dpkg knows of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterable
+
+from swiftlet.model.closure import Closure
+from swiftlet.model.spelling import parse_package
+from swiftlet.resolve import policy
+from swiftlet.resolve.catalogue import Located
+
+MOST = 3
+"""Templates that a hint names."""
+
+DPKG_SECONDS = 5.0
+
+_FOLDERS = (*policy.PROGRAM_FOLDERS, "/bin", "/sbin")
+_COMMAND = re.compile(rf"(?:(?:{'|'.join(_FOLDERS)})/)?([A-Za-z0-9_\[][A-Za-z0-9+._-]{{0,63}})")
+
+
+def templates_with(
+    command: str, known: Iterable[Located], resolved: Callable[[Located], Closure | None], *, host: bool = True
+) -> list[str]:
+    """What to write behind `-t` for a command (its name, or its path in a folder of programs), likeliest first.
+
+    host: ask this host's dpkg too. [] where nobody is known to have it.
+    """
+    match = _COMMAND.fullmatch(command)
+    if match is None:
+        return []
+    name = match[1]
+    paths = {f"{folder}/{name}" for folder in policy.PROGRAM_FOLDERS}
+    packages = _packages_of(name) if host else []
+    found = [each.template.name for each in known if _has(each, resolved(each), paths, packages)]
+    found.sort(key=lambda template: template != name)
+    return list(dict.fromkeys(found or [f"deb:{package}" for package in packages]))[:MOST]
+
+
+def _has(located: Located, closure: Closure | None, paths: set[str], packages: list[str]) -> bool:
+    if closure is not None:
+        return any(entry.path in paths and entry.kind != "directory" for entry in closure.entries)
+    template = located.template
+    spelled = {*template.links, *template.files.values(), *template.include, *template.entrypoint[:1]}
+    if spelled & paths:
+        return True
+    include, exclude = policy.glob_pattern(template.include), policy.glob_pattern(template.exclude)
+    own = {parse_package(package)[0] for package in template.packages}
+    return bool(own & set(packages)) and any(policy.is_chosen(path, include, exclude) for path in paths)
+
+
+def _packages_of(name: str) -> list[str]:
+    """The packages of this host that have a program of this name; [] on a host without dpkg."""
+    paths = [f"{folder}/{name.replace('[', chr(92) + '[')}" for folder in _FOLDERS]
+    try:
+        answer = subprocess.run(
+            ["dpkg-query", "--search", *paths],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DPKG_SECONDS,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    lines = [line for line in answer.splitlines() if not line.startswith("diversion ")]
+    owners = [owner for line in lines for owner in line.partition(": ")[0].split(", ")]
+    return list(dict.fromkeys(owner.partition(":")[0] for owner in owners))
