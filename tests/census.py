@@ -111,7 +111,7 @@ def own_processes(product: Product) -> Iterator[tuple[str, int]]:
 
 def processes_in_guests(product: Product) -> list[int]:
     """Every process of this host that has an overlay of ours as a mount: guests' own, and whatever forgot to end."""
-    mark = f"upperdir={product.instance.root}/guests/"
+    mark = f"upperdir={product.instance.root}/"
     found = []
     for number in filter(str.isdigit, os.listdir("/proc")):
         if any(mark in line for line in _lines(f"/proc/{number}/mountinfo")):

@@ -27,6 +27,9 @@ INTERFACE = "io.swiftlet.Node"
 START_SECONDS = 10.0
 """How long a new daemon may take until it listens."""
 
+WINNER_SECONDS = 2.0
+"""How long a daemon waits that lost against another which then does not listen either."""
+
 LOG_BYTES = 4 << 20
 """A daemon's log longer than this is begun anew when the next daemon starts."""
 
@@ -188,8 +191,27 @@ def _start_daemon(instance: Instance, argv: tuple[str, ...]) -> Channel:
     """Start a daemon and connect to it.
 
     Several commands may do this at once: each daemon tries for a lock, the losers exit with 0, and every
-    command gets through to the winner.
+    command gets through to the winner. A daemon that is killed before it listens, ours or the winner, is replaced.
     """
+    process, start = _spawn(instance, argv)
+    deadline = time.monotonic() + START_SECONDS
+    patience = time.monotonic() + WINNER_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            return connect(instance.socket)
+        except OSError:
+            status = process.poll()
+        if status is not None and status > 0:
+            break
+        if status is not None and (status < 0 or time.monotonic() > patience):
+            process = _spawn(instance, argv)[0]
+            patience = time.monotonic() + WINNER_SECONDS
+        time.sleep(0.01)
+    raise _not_started(instance, start, process.poll())
+
+
+def _spawn(instance: Instance, argv: tuple[str, ...]) -> tuple[Any, int]:
+    """The process of a new daemon, and where its log begins."""
     import subprocess
 
     try:
@@ -206,15 +228,7 @@ def _start_daemon(instance: Instance, argv: tuple[str, ...]) -> Channel:
             )
     except OSError as error:
         raise HostError(f"cannot start the node daemon: {error.filename}: {error.strerror}") from None
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            return connect(instance.socket)
-        except OSError:
-            if process.poll():
-                break
-            time.sleep(0.01)
-    raise _not_started(instance, start, process.poll())
+    return process, start
 
 
 def _open_log(instance: Instance) -> Any:

@@ -76,7 +76,7 @@ class Methods:
         def work(tell: Progress) -> Coroutine[Any, Any, Started]:
             return self._guests.run(workload, tell, attach=attach, stdin=stdin)
 
-        started = await self._advised(_with_progress(call, work), "add -t {template}, which has it")
+        started = await self._advised(_with_progress(call, work), "add {}, which has it", "-t {}")
         return await self._started(call, started, attach)
 
     async def start(self, call: Call, given: parameters.Start) -> Reply:
@@ -105,8 +105,8 @@ class Methods:
         command = execute.Command(given.command, given.env or {}, given.workdir or "", given.user or "", tty)
         stdin = _stdin_of(call, bool(given.interactive) and not tty)
         work = execute.execute(self._guests, guest, command, attach=attach, stdin=stdin)
-        hint = f"`swiftlet insert {guest.name} {{template}}` adds it to the running guest"
-        running = await self._advised(self._guests.finish(work, lambda done: done.fds), hint)
+        insert = f"`swiftlet insert {guest.name} {{}}`"
+        running = await self._advised(self._guests.finish(work, lambda done: done.fds), "{} adds it", insert)
         call.close_descriptors()
         answer = {"started": _started_of(guest, running.pid)}
         if not attach:
@@ -114,8 +114,11 @@ class Methods:
         await call.send(answer, running.fds)
         return Reply({"exited": await running.ended})
 
-    async def _advised(self, work: Coroutine[Any, Any, Result], hint: str) -> Result:
-        """Do the work; where it fails for want of a command, name in the hint the templates that have it."""
+    async def _advised(self, work: Coroutine[Any, Any, Result], hint: str, each: str) -> Result:
+        """Do the work; where it fails for want of a command, `hint` says what to do with the templates that have it.
+
+        each: how one of them is spelled in it.
+        """
         try:
             return await work
         except CommandNotFoundError as error:
@@ -126,8 +129,8 @@ class Methods:
                 found = await self._node.workers.run("having", {"command": missing[1] or missing[2]})
             except SwiftletError:
                 raise error from None
-            told = hint.format(template=" or ".join(found["templates"])) if found["templates"] else ""
-            raise CommandNotFoundError(str(error), told) from None
+            spelled = " or ".join(each.format(template) for template in found["templates"])
+            raise CommandNotFoundError(str(error), hint.format(spelled) if spelled else "") from None
 
     async def attach(self, call: Call, given: parameters.OneGuest) -> Reply:
         """Get a running guest's outputs from here on."""

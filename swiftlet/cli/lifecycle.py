@@ -6,11 +6,15 @@ import sys
 
 from swiftlet.api.client import Client
 from swiftlet.cli.options import Command, Option, Parsed
-from swiftlet.model.error import InputError, SwiftletError
+from swiftlet.model.error import InputError, SwiftletError, WireError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+DEATHS = 10
+"""Daemons that may die one after the other before `wait` gives up."""
 
 
 def each(parsed: Parsed, act: Callable[[Client, str], str]) -> int:
@@ -31,7 +35,19 @@ def each(parsed: Parsed, act: Callable[[Client, str], str]) -> int:
 
 def wait(parsed: Parsed) -> int:
     """Print the exit code of each guest when it has ended."""
-    return each(parsed, lambda client, guest: str(client.call("Wait", {"guest": guest})[0]["exited"]["code"]))
+    return each(parsed, _ended)
+
+
+def _ended(client: Client, guest: str) -> str:
+    """The exit code of a guest, asked for at the next daemon when one dies meanwhile."""
+    deaths = 0
+    while True:
+        try:
+            return str(client.call("Wait", {"guest": guest})[0]["exited"]["code"])
+        except WireError:
+            deaths += 1
+            if deaths == DEATHS:
+                raise
 
 
 def kill(parsed: Parsed) -> int:

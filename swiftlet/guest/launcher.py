@@ -400,7 +400,7 @@ class Launcher:
         process.wait_status = status
         if process.exec:
             self._finish_exec(process)
-        elif process.running and not self.logs.is_drained(process.key):
+        elif process.running and self.logs.is_behind(process.key):
             self.logs.flush(process.key, lambda: self._finish(process))
         else:
             self._finish(process)

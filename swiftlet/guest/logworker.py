@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import sys
+import termios
 from collections import deque
 from collections.abc import Callable
 
@@ -80,6 +82,14 @@ class LogWorker:
         """Whether nothing of a guest's outputs is left to be moved."""
         return key not in self._outputs
 
+    def is_behind(self, key: str) -> bool:
+        """Whether something that a guest wrote may not be in its log yet.
+
+        A pipe that is empty was emptied into the log by the very call that emptied it; of a terminal one cannot tell.
+        """
+        found = self._outputs.get(key)
+        return found is not None and (found[1].tty or any(map(_waiting, found[1].sources)))
+
     def flush(self, key: str, then: Callable[[], None]) -> None:
         """Call `then` when all that has been written up to now is in the logs, or as much as can be."""
         self._flushing[key] = then
@@ -135,3 +145,10 @@ def _close_all_but(keep: int) -> None:
     """The worker holds nothing of the launcher's but its own connection (and 0 to 2)."""
     os.closerange(3, keep)
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _waiting(pipe: int) -> int:
+    """Bytes that lie in a pipe."""
+    count = bytearray(4)
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)

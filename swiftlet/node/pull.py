@@ -397,7 +397,17 @@ def main() -> None:
     syscall.prctl(syscall.PR_SET_NAME, b"swiftlet-pull")
     sock = socket.socket(fileno=int(sys.argv[1]))
     sock.set_inheritable(False)
-    serve(Channel(sock), instance_of())
+    if os.getppid() != _maker_of(sock):
+        return  # it was killed before it could be said that we go with it
+    try:
+        serve(Channel(sock), instance_of())
+    except BrokenPipeError:
+        return  # nobody wants the answer any more
+
+
+def _maker_of(sock: socket.socket) -> int:
+    """The process that made this pair of sockets."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from swiftlet.resolve.host import HOST, HostFiles, Stamp
 from swiftlet.resolve.packs import PACKS, implied, with_needed
 from swiftlet.resolve.protocol import Objects, Progress, Sandbox, file_mode, is_executable
 from swiftlet.resolve.supplies import Supplies
-from swiftlet.resolve.walk import Found, Walker, Want
+from swiftlet.resolve.walk import Found, Walker, Want, follow
 from swiftlet.resolve.wheel import Wheel, Wheels, ensure_wheel, fetch_wheel
 
 
@@ -72,7 +72,7 @@ def assemble(
         universe = stack.enter_context(Universe(tools.apt, tools.cache, packages, own)) if packages else None
         wheels = stack.enter_context(Wheels(tools.cache, _wheels(template, tools, pinned)))
         host = stack.enter_context(HostFiles())
-        supplies = Supplies(universe, wheels, host)
+        supplies = Supplies(universe, wheels, host, tools.apt)
         provided = frozenset((*(entry.path for entry in below), *template.links))
         walker = Walker(supplies, provided, _library_path(template))
         assembly = Assembly(walker, supplies, tools.objects)
@@ -191,6 +191,16 @@ def _listed_files(assembly: Assembly, template: Template) -> None:
             raise BadElfError(f"{found.member.unusable} ({found.source})")
         if found.member.kind == "directory":
             assembly.take_below(found.member.path, why)
+        if path in template.entrypoint[:1]:
+            _check_program(path, follow(assembly.supplies, path))
+
+
+def _check_program(path: str, found: Found | None) -> None:
+    """Raise BadElfError for what the template says is to be executed and the kernel cannot execute."""
+    if found is None or found.member.kind == "directory":
+        raise BadElfError(f"{path} is no program: it is a folder")
+    if found.member.facts is None and not found.member.script:
+        raise BadElfError(f"{path} is no program: neither an ELF file nor a script that begins with #!")
 
 
 def _declared(assembly: Assembly, template: Template) -> None:

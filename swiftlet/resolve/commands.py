@@ -38,7 +38,8 @@ def templates_with(
     paths = {f"{folder}/{name}" for folder in policy.PROGRAM_FOLDERS}
     packages = _packages_of(name) if host else []
     found = [each.template.name for each in known if _has(each, resolved(each), paths, packages)]
-    found.sort(key=lambda template: template != name)
+    if name in found:
+        return [name]
     return list(dict.fromkeys(found or [f"deb:{package}" for package in packages]))[:MOST]
 
 

@@ -7,9 +7,9 @@ downloaded. Reading one package is `archive`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
-from swiftlet.model.error import NotFoundError
+from swiftlet.model.error import NotFoundError, SwiftletError
 from swiftlet.resolve import policy
 from swiftlet.resolve.apt import Apt, Package
 from swiftlet.resolve.archive import PACKAGE, Archive, Member
@@ -117,9 +117,9 @@ class Universe:
     def advice(self, want: Want) -> str:
         """See Supply."""
         guesses = _guesses(want)
-        offering = [name for name in guesses if name not in self.packages and self.apt.show([name])]
-        if offering:
-            return f"package {offering[0]} should have it: add it to the template's packages"
+        package = offering(self.apt, want, self.packages)
+        if package:
+            return f"package {package} should have it: add it to the template's packages"
         return f"no package is called {guesses[0]}; leave {want.by} out with `exclude`" if guesses else ""
 
     def _found(self, package: str, member: Member) -> Found:
@@ -173,6 +173,14 @@ class Universe:
 
     def _is_library(self, name: str) -> bool:
         return self.packages[name].section in ("libs", "oldlibs") or name.startswith("lib")
+
+
+def offering(apt: Apt, want: Want, known: Container[str] = ()) -> str:
+    """The package, not among the `known`, that should have a missing file by its name; "" where there is none."""
+    try:
+        return next((name for name in _guesses(want) if name not in known and apt.show([name])), "")
+    except SwiftletError:  # no apt, or no lists: it is another error that is being told
+        return ""
 
 
 def _guesses(want: Want) -> list[str]:

@@ -17,6 +17,7 @@ import msgspec
 
 from swiftlet.model.closure import canonical_path
 from swiftlet.model.error import ResolveError
+from swiftlet.model.template import MAX_CLOSURE_BYTES
 from swiftlet.resolve.archive import Member, file_member
 from swiftlet.resolve.policy import LIBRARY_FOLDERS
 from swiftlet.resolve.walk import MAX_FILES, MAX_LINKS, Found, Want
@@ -56,6 +57,7 @@ class HostFiles:
         self._paths: dict[str, Found] = {}
         self._physical: dict[str, str] = {}
         self._descriptor = -1
+        self._size = 0
         self._tried: set[tuple[str, str, str]] = set()
         self._folders: list[str] = []
 
@@ -192,6 +194,7 @@ class HostFiles:
             return
         if len(self._paths) > MAX_FILES:
             raise ResolveError(f"more than {MAX_FILES} files below what the template names")
+        self._count(physical)
         member = _member(physical, path)
         if member is not None:
             self._paths[path] = Found(member, HOST, f"host:{physical}", own=False)
@@ -199,6 +202,13 @@ class HostFiles:
             known = stamp(physical)
             if known is not None:
                 self.stamps[physical] = known
+
+    def _count(self, physical: str) -> None:
+        """Refuse by its size, before any of it is read, what no closure could hold."""
+        found = os.lstat(physical)
+        self._size += found.st_size if stat.S_ISREG(found.st_mode) else 0
+        if self._size > MAX_CLOSURE_BYTES:
+            raise ResolveError(f"with {physical} it is more than {MAX_CLOSURE_BYTES >> 30} GiB, which no closure holds")
 
     def _close(self) -> None:
         if self._descriptor >= 0:

@@ -288,13 +288,9 @@ class Walker:
             bad = self._checked.get(name)
             if bad is not None:
                 raise BadElfError(f"{bad.member.unusable}; {want.by} needs it")
-            if want.kind == "library":
-                raise MissingLibraryError(
-                    f"{want.by} needs {name}, which is nowhere to be found", self.supply.advice(want)
-                )
-            raise ResolveError(
-                f"{want.by or 'the template'} needs {name}, which is nowhere to be found", self.supply.advice(want)
-            )
+            told = f"{want.by or f'the template ({want.why})'} needs {name}, which is nowhere to be found"
+            kind = MissingLibraryError if want.kind == "library" else ResolveError
+            raise kind(told, self.supply.advice(want))
 
 
 def follow(supply: Supply, path: str) -> Found | None:

@@ -243,7 +243,7 @@ class Workload:
             eventually(lambda: not self.complaints_about_kernel(), 20)
         except AssertionError:
             raise AssertionError("\n".join(self.complaints_about_kernel())) from None
-        assert self.complaints == []
+        assert not self.complaints, "\n".join(self.complaints)
 
     def complaints_about_kernel(self) -> list[str]:
         """What is there without an owner, once everything has settled."""
@@ -499,7 +499,7 @@ def test_killing_anything_at_any_moment_loses_nothing_and_leaves_nothing(install
             if number % CHECK_EVERY == 0 or number == CRASHES:
                 with workload.paused():
                     workload.check()
-            assert workload.complaints == []
+            assert not workload.complaints, "\n".join(workload.complaints)
     finally:
         workload.close()
         print(f"kills {dict(killer.kills)}; done meanwhile {dict(workload.done)}")

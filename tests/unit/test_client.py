@@ -219,6 +219,25 @@ def test_eight_clients_at_once_start_one_daemon_and_all_are_answered(tmp_path, i
     stop(marks)
 
 
+def test_a_daemon_that_is_killed_before_it_listens_is_replaced(instance, tmp_path):
+    argv, marks = daemon(tmp_path)
+    once = f"import os; os.path.exists('{tmp_path}/once') or (open('{tmp_path}/once', 'w'), os.kill(os.getpid(), 9)); "
+    first = (sys.executable, "-c", f"{once}os.execv({sys.executable!r}, {list(argv)!r})")
+    with Client(instance, daemon=first) as client:
+        assert client.call("List")[0] == {"guests": []}
+    stop(marks)
+
+
+def test_a_daemon_that_lost_against_one_that_was_killed_is_followed_by_another(instance, tmp_path, monkeypatch):
+    monkeypatch.setattr("swiftlet.api.client.WINNER_SECONDS", 0.1)
+    argv, marks = daemon(tmp_path)
+    once = f"import os; os.path.exists('{tmp_path}/once') or (open('{tmp_path}/once', 'w'), os._exit(0)); "
+    first = (sys.executable, "-c", f"{once}os.execv({sys.executable!r}, {list(argv)!r})")
+    with Client(instance, daemon=first) as client:
+        assert client.call("List")[0] == {"guests": []}
+    stop(marks)
+
+
 def test_a_daemon_that_fails_to_start_is_reported_with_the_last_line_of_its_log(instance):
     argv = (sys.executable, "-c", "print('all well so far\\nno overlay here\\n'); raise SystemExit(3)")
     began = time.monotonic()

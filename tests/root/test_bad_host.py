@@ -1,0 +1,216 @@
+"""A host that cannot do what is asked of it: full disks, no network, no root, no overlay. Each is said, and survived."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swiftlet.linux import syscall
+from tests.product import COMMAND, Product
+from tests.refusal import Refusal, refusal_of, refused
+
+pytestmark = [pytest.mark.root, pytest.mark.net]
+
+MS_REMOUNT = 32
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Product]:
+    """An installation of this test's own, in a folder that the test may mount something at."""
+    made = Product(str(tmp_path / "root"))
+    os.mkdir(made.instance.root, 0o711)
+    yield made
+    made.close()
+    assert made.leftovers() == []
+
+
+def run(product: Product, prefix: list[str], *arguments: str, **environment: str) -> Refusal:
+    """A command that must fail, started by way of another one."""
+    command = [*prefix, COMMAND, *arguments]
+    env = {**product.environment, **environment}
+    return refusal_of(
+        subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    )
+
+
+def sound(product: Product) -> bool:
+    """Whether nothing in the store is damaged, and nothing of a guest or a half-done pull is there."""
+    root = product.instance.root
+    left = [name for name in os.listdir(f"{root}/tmp") if not name.startswith("guest-")]
+    return not product.json("store", "verify")["damaged"] and left == [] and os.listdir(f"{root}/guests") == []
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(root: Product) -> Iterator[Product]:
+    """An installation on a disk of 1 MiB."""
+    syscall.mount("small", root.instance.root, "tmpfs", 0, "size=1m,mode=711")
+    yield root
+    root.close()
+    syscall.umount(root.instance.root)
+
+
+def resize(product: Product, megabytes: int) -> None:
+    syscall.mount("small", product.instance.root, "tmpfs", MS_REMOUNT, f"size={megabytes}m")
+
+
+def free_bytes(product: Product) -> int:
+    found = os.statvfs(product.instance.root)
+    return found.f_bavail * found.f_frsize
+
+
+def test_a_disk_that_fills_up_anywhere_in_a_pull_is_said_and_a_larger_one_goes_on(small_disk: Product) -> None:
+    """Lists, packages, their contents and objects are written one after the other: it fills up in each of them."""
+    told = set()
+    for megabytes in (2, 20, 80, 90, 100, 110, 120, 130, 140):
+        resize(small_disk, megabytes)
+        done = small_disk.run("run", "--rm", "-q", "-t", "python@3.11", "--", "python3", "-c", "print('runs')")
+        if done.returncode == 0:
+            break
+        found = refusal_of(done)
+        assert found.code == 125 and "no space left" in found.message.lower(), found
+        assert small_disk.json("ps", "-a") == []
+        told.add(found.message)
+    else:
+        resize(small_disk, 1000)
+        done = small_disk.run("run", "--rm", "-q", "-t", "python@3.11", "--", "python3", "-c", "print('runs')")
+    assert (done.returncode, done.stdout) == (0, "runs\n"), done.stderr
+    assert len(told) > 1, "it filled up in one place only"
+    assert sound(small_disk)
+
+
+def test_a_disk_that_is_full_when_a_guest_is_to_start_is_said(small_disk: Product) -> None:
+    resize(small_disk, 100)
+    busybox = ("run", "--rm", "-q", "-t", "host:/usr/bin/busybox", "--", "busybox")
+    assert small_disk.ok(*busybox, "echo", "before") == "before\n"
+    filler = f"{small_disk.instance.root}/filler"
+    with open(filler, "wb", buffering=0) as file, pytest.raises(OSError):
+        while True:
+            file.write(b"x" * (free_bytes(small_disk) or 4096))
+    found = refused(small_disk, *busybox, "echo", "full")
+    assert found.code in (125, 126) and "no space left" in found.message.lower(), found
+    os.unlink(filler)
+    assert small_disk.ok(*busybox, "echo", "after") == "after\n"
+    assert sound(small_disk)
+
+
+# No network
+
+
+NO_NETWORK = ["unshare", "--net"]
+
+
+def test_without_a_network_packages_and_wheels_are_said_to_be_out_of_reach(root: Product) -> None:
+    started = time.monotonic()
+    found = run(root, NO_NETWORK, "run", "-q", "-t", "nginx@1.22")
+    assert found.code == 125 and found.message.startswith("cannot fetch ") and "network" in found.hint
+    found = run(root, NO_NETWORK, "run", "-q", "-t", "nodejs@20")
+    assert found.code == 125 and found.message.startswith("cannot fetch ") and "network" in found.hint
+    assert time.monotonic() - started < 60
+    assert sound(root)
+
+
+def test_a_proxy_that_is_dead_is_said(root: Product) -> None:
+    proxy = "http://127.0.0.1:9"
+    found = run(root, [], "template", "resolve", "-q", "nginx@1.22", http_proxy=proxy, https_proxy=proxy)
+    assert found.code == 125 and found.message.startswith("cannot fetch ") and "127.0.0.1" in found.message
+
+
+def test_what_is_resolved_needs_no_network(root: Product, product: Product) -> None:
+    root.ok("template", "resolve", "-q", "busybox")
+    root.stop_daemon()
+    command = [*NO_NETWORK, COMMAND, "run", "--rm", "-q", "-t", "busybox", "--", "echo", "runs"]
+    done = subprocess.run(command, env=root.environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "runs\n"), done.stderr
+
+
+# No root
+
+
+def test_who_is_not_root_is_told_so_with_and_without_a_daemon(root: Product) -> None:
+    # Reading is left to him: the tree may lie in a folder that root alone enters.
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all,+dac_read_search"]
+    nobody += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+    expected = (125, "swiftlet needs root and this is user 65534", "run it with sudo")
+    assert run(root, nobody, "ps") == expected
+    assert not os.path.exists(root.instance.run)
+    root.ok("ps")
+    for words in (("ps",), ("run", "-t", "busybox"), ("template", "ls"), ("doctor",)):
+        assert run(root, nobody, *words) == expected
+
+
+# No overlay
+
+
+def test_a_store_where_overlay_cannot_write_is_told_with_where_to_go(root: Product, tmp_path: Path) -> None:
+    """As in a container whose own root is an overlay."""
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    syscall.mount("overlay", root.instance.root, "overlay", 0, options)
+    try:
+        found = refused(root, "run", "-q", "-t", "host:/usr/bin/busybox", "--", "busybox", "true")
+        assert found.code == 125 and root.instance.root in found.message and "overlay" in found.message, found
+        assert "SWIFTLET_ROOT" in found.hint
+        assert root.json("ps", "-a") == []
+    finally:
+        root.close()
+        syscall.umount(root.instance.root)
+
+
+LOAD, EQUALS, RETURN = 0x20, 0x15, 0x06
+ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.ENODEV
+MOUNT, FSOPEN = 165, 430
+
+
+def take_overlay_away() -> None:
+    """From here on mount(2) without flags, by which an overlay is mounted, and fsopen(2) answer as to a file system
+    that the kernel does not have."""
+    program = [
+        (LOAD, 0, 0, 0),  # the system call's number
+        (EQUALS, 3, 0, FSOPEN),
+        (EQUALS, 0, 3, MOUNT),
+        (LOAD, 0, 0, 16 + 3 * 8),  # the low half of its fourth argument
+        (EQUALS, 0, 1, 0),
+        (RETURN, 0, 0, REFUSE),
+        (RETURN, 0, 0, ALLOW),
+    ]
+    filters = b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(filters, len(filters))
+    header = struct.pack("<HxxxxxxQ", len(program), ctypes.addressof(buffer))
+    libc = ctypes.CDLL(None, use_errno=True)
+    pr_set_seccomp, seccomp_mode_filter = 22, 2
+    if libc.prctl(pr_set_seccomp, seccomp_mode_filter, ctypes.c_char_p(header), 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def test_a_kernel_without_overlay_is_told(root: Product) -> None:
+    command = [COMMAND, "run", "-q", "-t", "host:/usr/bin/busybox", "--", "busybox", "true"]
+    done = subprocess.run(
+        command, env=root.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        preexec_fn=take_overlay_away,
+    )  # fmt: skip
+    found = refusal_of(done)
+    assert found == (125, "this kernel has no overlay file system", "swiftlet doctor"), found
+    assert root.json("ps", "-a") == []
+    findings = {finding["name"]: finding for finding in root.json("doctor")}
+    assert findings["overlay"]["status"] == "missing"
+
+
+def test_without_apt_what_needs_no_packages_still_runs(root: Product, tmp_path: Path) -> None:
+    for name in ("ip", "nft", "sh", "env"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}" if os.path.exists(f"/usr/bin/{name}") else f"/usr/sbin/{name}")
+    root.environment["PATH"] = str(tmp_path)
+    found = refused(root, "run", "-q", "-t", "busybox")
+    assert found == (125, "this host has no apt-get or dpkg-deb", "templates of packages need a Debian host")
+    assert root.ok("run", "--rm", "-q", "-t", "host:/usr/bin/busybox", "--", "busybox", "echo", "runs") == "runs\n"
