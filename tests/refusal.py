@@ -21,7 +21,9 @@ def refusal_of(done: subprocess.CompletedProcess[str]) -> Refusal:
     """Take apart what it wrote; nothing may be on standard output, and no trace of Python's anywhere."""
     found = re.fullmatch(r"swiftlet: ([^\n]+)\n(?:  hint: ([^\n]+)\n)?", done.stderr)
     assert found and done.stdout == "", f"{done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert len(found[1]) < 400 and "Errno" not in found[1] and "Traceback" not in found[1]
+    for unclear in ("Errno", "Traceback", "internal error"):
+        assert unclear not in done.stderr, done.stderr
+    assert len(found[1]) < 400, found[1]
     return Refusal(done.returncode, found[1], found[2] or "")
 
 

@@ -156,8 +156,9 @@ class Guests:
         references = workload.templates
         rootfs = self.roots.ready(references) or await self.roots.resolve(references, progress)
         prepared = await self._prepare(guest, rootfs, progress)
-        guest.take(prepared.bundle)
-        guest.journal.enter("Generated")
+        with prepared.closed_on_failure():
+            guest.take(prepared.bundle)
+            guest.journal.enter("Generated")
         return prepared
 
     async def _generate_again(self, guest: Guest, progress: Progress) -> Prepared:
@@ -165,11 +166,13 @@ class Guests:
         before = read_bundle(guest.folder)
         rootfs = before.rootfs if before else await self.roots.resolve(guest.workload.templates, progress)
         prepared = await self._prepare(guest, rootfs, progress, before)
-        guest.take(prepared.bundle)
-        record.forget_exit(guest.folder)
+        with prepared.closed_on_failure():
+            guest.take(prepared.bundle)
+            record.put_exit_aside(guest.folder)
+            guest.journal.enter("Generated", "start again")
+            record.forget_exit(guest.folder)
         guest.exit = None
         guest.launching = True
-        guest.journal.enter("Generated", "start again")
         return prepared
 
     async def _prepare(

@@ -7,10 +7,11 @@ the guest itself may have filled by an earlier run, so what is written below its
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -46,6 +47,15 @@ class Prepared(msgspec.Struct):
         """Close the volumes' descriptors."""
         close_volumes(self.opened)
         self.opened = []
+
+    @contextlib.contextmanager
+    def closed_on_failure(self) -> Iterator[None]:
+        """Close them when the body fails."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
 
 class Preparer:

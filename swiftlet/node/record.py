@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -16,6 +17,8 @@ from swiftlet.model.workload import Workload
 from swiftlet.node.journal import Journal
 from swiftlet.node.network import Attached
 from swiftlet.node.prepare import read_bundle
+
+_ASIDE = "exit.json.before"
 
 Exit = dict[str, Any]
 """How a guest ended, as docs/design.md describes it."""
@@ -116,12 +119,23 @@ def write_exit(folder: str, exit_: Exit) -> None:
     os.rename(f"{folder}/exit.json.new", f"{folder}/exit.json")
 
 
+def put_exit_aside(folder: str) -> None:
+    """Take exit.json away because the guest is to be started again; until the journal says so it can be put back."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(f"{folder}/exit.json", f"{folder}/{_ASIDE}")
+
+
+def put_exit_back(folder: str) -> None:
+    """The guest was not started again after all: the daemon was killed before the journal said so."""
+    if not os.path.exists(f"{folder}/exit.json"):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{folder}/{_ASIDE}", f"{folder}/exit.json")
+
+
 def forget_exit(folder: str) -> None:
-    """Remove exit.json, before a guest is started again."""
-    try:
-        os.unlink(f"{folder}/exit.json")
-    except FileNotFoundError:
-        pass
+    """Remove what was put aside: the journal says that the guest is started again."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{folder}/{_ASIDE}")
 
 
 def read_network(folder: str) -> Attached | None:
@@ -146,6 +160,10 @@ def read_guest(id_: str, name: str, folder: str, journal: Journal) -> Guest | No
         return None
     guest = Guest(id_, name, folder, bundle.workload, journal)
     guest.take(bundle)
+    if guest.state == "Stopped":
+        put_exit_back(folder)
+    else:
+        forget_exit(folder)
     guest.exit = read_exit(folder)
     guest.attached = read_network(folder)
     return guest

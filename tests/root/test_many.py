@@ -1,4 +1,4 @@
-"""Many guests at once and one after the other: nothing is left of them, and the last is started as fast as the first."""
+"""Many guests at once and one after the other: nothing is left of them, the last starts as fast as the first."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from swiftlet.model.error import (
 )
 from swiftlet.model.instance import instance_of
 from swiftlet.model.workload import Volume, Workload
+from swiftlet.node import record
 from swiftlet.node.guests import LOST
 from swiftlet.node.node import Node
 from swiftlet.node.record import read_exit
@@ -320,6 +321,47 @@ def test_a_stopped_guest_can_be_started_again_and_a_running_one_cannot(host):
         with pytest.raises(ConflictError, match="is Running, not Stopped"):
             await node.guests.start(longer.guest, quiet, attach=False)
         await node.guests.remove(longer.guest, force=True)
+
+    play(scenario())
+
+
+class Cut(BaseException):
+    """The daemon is killed here."""
+
+
+def cut_after(monkeypatch, module, name):
+    real = getattr(module, name)
+
+    def killed(*arguments):
+        real(*arguments)
+        raise Cut
+
+    monkeypatch.setattr(module, name, killed)
+
+
+@pytest.mark.parametrize(
+    ("cut", "code", "last"),
+    [("put_exit_aside", 3, "exited with 3"), ("forget_exit", 126, "its start was cut off")],
+)
+def test_an_exit_is_known_until_the_journal_says_that_the_guest_is_started_again(host, monkeypatch, cut, code, last):
+    async def scenario():
+        node = await host.open()
+        started = await start(node, "sh", "-c", "exit 3", name="one")
+        await started.guest.wait_ended()
+        with monkeypatch.context() as patch:
+            cut_after(patch, record, cut)
+            with pytest.raises(Cut):
+                await node.guests.start(started.guest, quiet, attach=False)
+        await host.crash()
+        for _ in range(2):
+            guest = (await host.open()).guests.find("one")
+            assert (await guest.wait_ended())["code"] == code
+            assert (guest.state, guest.journal.changes[-1].reason) == ("Stopped", last)
+            await host.crash()
+        node = await host.open()
+        await node.guests.start(node.guests.find("one"), quiet, attach=False)
+        assert (await node.guests.find("one").wait_ended())["code"] == 3
+        assert sorted(os.listdir(guest.folder)) == ["bundle.json", "exit.json", "journal.jsonl", "upper", "work"]
 
     play(scenario())
 
