@@ -97,16 +97,26 @@ def part_pids(product: Product) -> dict[str, int]:
     """The process number of each part. Raises KeyError while one is missing."""
     found: dict[str, int] = {}
     for name, number in own_processes(product):
-        found.setdefault(name, number)  # a child that the launcher is setting up has its name, and a higher number
+        if name != "launcher" or any(comm(child) == PARTS["log worker"] for child in children(number)):
+            found[name] = number  # a child that the launcher is setting up has its name
     return {name: found[name] for name in PARTS}
 
 
 def own_processes(product: Product) -> Iterator[tuple[str, int]]:
     """(part, number) of the daemon's, launcher's and log worker's processes, and of whatever else runs as ours."""
     for number, line in product.processes().items():
-        comm = "".join(_lines(f"/proc/{number}/comm")).strip()
-        known = (name for name, mark in PARTS.items() if mark in (comm, *line.split()))
-        yield next(known, comm or "?"), number
+        known = (name for name, mark in PARTS.items() if mark in (comm(number), *line.split()))
+        yield next(known, comm(number) or "?"), number
+
+
+def comm(number: int) -> str:
+    """The name of a process; "" when it has gone."""
+    return "".join(_lines(f"/proc/{number}/comm")).strip()
+
+
+def children(number: int) -> list[int]:
+    """The children of a process."""
+    return [int(word) for line in _lines(f"/proc/{number}/task/{number}/children") for word in line.split()]
 
 
 def processes_in_guests(product: Product) -> list[int]:

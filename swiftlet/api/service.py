@@ -16,6 +16,7 @@ import msgspec
 from swiftlet.linux.channel import Message
 from swiftlet.model.error import SwiftletError
 from swiftlet.model.invalid import place_of
+from swiftlet.node.names import storage_error
 from swiftlet.node.wire import close_all
 
 log = logging.getLogger("swiftlet.server")
@@ -145,7 +146,7 @@ class Service:
         except SwiftletError as error:
             return self._failure(error), ()
         except OSError as error:
-            return self._failure(SwiftletError(str(error))), ()
+            return self._failure(storage_error(error, str(error.filename or "the node daemon"))), ()
         except Exception as error:
             log.exception("%s failed", call.method)
             hint = "this is a fault of swiftlet; the daemon's log has more"

@@ -22,7 +22,7 @@ from typing import Any
 from swiftlet.guest import insertion, stage
 from swiftlet.guest.begin import listen, seal_interpreter, take_lock
 from swiftlet.guest.logworker import LogWorker
-from swiftlet.guest.process import Output, Process, close_all, exit_of, write_exit
+from swiftlet.guest.process import Output, Process, close_all, complain, exit_of, write_exit
 from swiftlet.linux import cgroup, cgroup_device, mount, namespace, seccomp, syscall
 from swiftlet.linux.channel import Channel
 
@@ -436,7 +436,7 @@ class Launcher:
         try:
             write_exit(process.state_dir, leaving)
         except OSError as error:
-            print(f"launcher: {process.key}: exit.json: {error}", file=sys.stderr, flush=True)
+            complain(f"{process.key}: exit.json: {error}")
 
     def _tell_failed(self, process: Process) -> None:
         error = process.error or {
@@ -453,7 +453,7 @@ class Launcher:
         try:
             cgroup.remove(process.groups)
         except OSError as error:
-            print(f"launcher: {error}", file=sys.stderr, flush=True)
+            complain(str(error))
 
 
 def _is_ours(connection: socket.socket) -> bool:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from swiftlet.guest import pump
-from swiftlet.guest.process import Output, close_all
+from swiftlet.guest.process import Output, close_all, complain
 from swiftlet.linux.channel import Channel
 
 SPARE_NETWORKS = 4
@@ -71,7 +71,7 @@ class LogWorker:
         try:
             return output.open_logs(state_dir)
         except OSError as error:
-            print(f"launcher: {state_dir}: its log is lost: {error}", file=sys.stderr, flush=True)
+            complain(f"{state_dir}: its log is lost: {error}")
             return [os.dup(self._null) for _ in range(2 * len(output.sources))]
 
     def attach(self, key: str, output: Output) -> None:

@@ -147,6 +147,14 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def complain(text: str) -> None:
+    """Write a line to the log. Where its disk is full, or it was closed, the line is lost and no guest with it."""
+    try:
+        os.write(2, f"launcher: {text}\n".encode(errors="replace"))
+    except OSError:
+        return
+
+
 def write_exit(state_dir: str, leaving: dict[str, Any]) -> None:
     """Put exit.json into the guest's folder, whole or not at all."""
     temporary = f"{state_dir}/exit.json.new"

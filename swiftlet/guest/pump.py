@@ -17,10 +17,10 @@ import select
 import signal
 import socket
 import struct
-import sys
 import time
 from typing import Any
 
+from swiftlet.guest.process import complain
 from swiftlet.linux import namespace, syscall
 from swiftlet.linux.channel import Channel
 
@@ -313,6 +313,6 @@ def main(fd: int) -> None:
     try:
         Pump(Channel(sock)).serve()
     except BaseException as error:
-        print(f"log worker: {error!r}", file=sys.stderr)
+        complain(f"log worker: {error!r}")
         os._exit(1)
     os._exit(0)

@@ -114,7 +114,7 @@ def enter_root(guest: Guest) -> None:
     if guest.userns >= 0:
         os.chown(f"{state}/upper", bundle["userns"], bundle["userns"])
         lowers = _mapped_lowers(lowers, guest.userns, guest.mount_point)
-    mount.overlay(lowers, f"{state}/upper", f"{state}/work", guest.mount_point, volatile=bundle["volatile"])
+    _mount_overlay(guest, lowers)
     os.chdir(guest.mount_point)
     syscall.pivot_root(".", ".")
     syscall.umount(".", mount.MNT_DETACH)
@@ -122,6 +122,20 @@ def enter_root(guest: Guest) -> None:
     for name in ("/proc", "/sys", "/dev"):
         if not stat.S_ISDIR(os.lstat(name).st_mode):
             raise StageError(f"{name} in the guest's root is not a folder", hint="remove this guest and run it anew")
+
+
+def _mount_overlay(guest: Guest, lowers: list[str]) -> None:
+    state = guest.bundle["state_dir"]
+    volatile = guest.bundle["volatile"]
+    try:
+        mount.overlay(lowers, f"{state}/upper", f"{state}/work", guest.mount_point, volatile=volatile)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise StageError("this kernel has no overlay file system", "HostError", "swiftlet doctor") from None
+        if error.errno == errno.EINVAL:
+            hint = "choose a SWIFTLET_ROOT on ext4, xfs, btrfs or tmpfs; dmesg may say more"
+            raise StageError(f"overlay refuses {state} as its upper layer", "HostError", hint) from None
+        raise
 
 
 def _mapped_lowers(lowers: list[str], userns: int, mount_point: str) -> list[str]:

@@ -93,18 +93,18 @@ def _go_on(guest: Guest, running: dict[str, Any]) -> None:
     guest.started_ns = int(running["started_ns"])
     guest.exit = None
     if guest.state == "Stopped":
-        guest.journal.enter("Generated", "found running")
+        guest.journal.note("Generated", "found running")
     if guest.state in ("Generated", "Inserting"):
-        guest.journal.enter("Running", "found running")
+        guest.journal.note("Running", "found running")
 
 
 async def _not_running(guests: Guests, guest: Guest) -> None:
     """It does not run. What it held is swept as a whole: its address, by `network`, since no running guest has it."""
     guest.attached = None
     if guest.state == "Generated" and guest.exit is None:
-        guest.journal.enter("Stopped", CUT_OFF)
+        guest.journal.note("Stopped", CUT_OFF)
     elif guest.state == "Generated":
-        guest.journal.enter("Running", "found ended")
+        guest.journal.note("Running", "found ended")
     if guest.is_running:
         await guests.bury(guest)
     elif guest.workload.remove:

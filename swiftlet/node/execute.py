@@ -149,7 +149,7 @@ async def _insert(guests: Guests, guest: Guest, template: str, closures: Sequenc
             outcome = f"{template} was inserted"
         finally:
             if guest.state == "Inserting":
-                guest.journal.enter("Running", outcome)
+                guest.journal.note("Running", outcome)
 
 
 async def _insert_all(guests: Guests, guest: Guest, bundle: Bundle, closures: Sequence[dict[str, Any]]) -> None:

@@ -149,7 +149,11 @@ class Guests:
         guest = Guest(id_, name, folder, workload, Journal(id_, folder))
         guest.launching = True
         self.add(guest)
-        guest.journal.enter("Generating")
+        try:
+            guest.journal.enter("Generating")
+        except BaseException as error:
+            self._discard(guest, f"not made: {_reason(error)}")
+            raise
         return guest
 
     async def _generate(self, guest: Guest, workload: Workload, progress: Progress) -> Prepared:
@@ -215,7 +219,7 @@ class Guests:
             return await self._launch(guest, prepared, attach, stdin)
         except BaseException as error:
             guest.launching = False
-            guest.journal.enter("Stopped", f"not started: {_reason(error)}")
+            guest.journal.note("Stopped", f"not started: {_reason(error)}")
             guest.tell_ended()
             raise
 
@@ -254,7 +258,7 @@ class Guests:
 
     def _running(self, guest: Guest, pid: int, fds: tuple[int, ...], attach: bool) -> Started:
         guest.pid = pid
-        guest.started_ns = guest.journal.enter("Running").time_ns
+        guest.started_ns = guest.journal.note("Running").time_ns
         guest.launching = False
         if not attach:
             close_all(fds[1:])
@@ -285,7 +289,7 @@ class Guests:
         """Note that a guest has ended, give back what it had, and remove it if it was run with --rm."""
         guest.exit = exit_
         guest.pid = 0
-        guest.journal.enter("Stopped", exit_.get("reason") or f"exited with {exit_['code']}")
+        guest.journal.note("Stopped", exit_.get("reason") or f"exited with {exit_['code']}")
         self._detach(guest)
         if guest.workload.remove:
             self._discard(guest, "run with --rm")
@@ -364,7 +368,7 @@ class Guests:
     def _discard(self, guest: Guest, reason: str) -> None:
         """Make a guest vanish at once; its files are deleted in the background."""
         guest.launching = False
-        guest.journal.enter("Removed", reason)
+        guest.journal.note("Removed", reason)
         self.by_id.pop(guest.id, None)
         if self.by_name.get(guest.name) is guest:
             del self.by_name[guest.name]

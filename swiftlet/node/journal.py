@@ -7,7 +7,9 @@ while it wrote) is passed over when reading and begun anew when writing. Which c
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import time
 from typing import Any, cast
@@ -15,6 +17,9 @@ from typing import Any, cast
 import msgspec
 
 from swiftlet.model.guest import TRANSITIONS, State, check_transition
+from swiftlet.node.names import storage_error
+
+log = logging.getLogger("swiftlet.journal")
 
 FILE = "journal.jsonl"
 
@@ -56,21 +61,48 @@ class Journal:
         return next((change for change in reversed(self.changes) if change.new == state), None)
 
     def enter(self, new: State, reason: str = "") -> Change:
-        """Write the change to `new` and return it.
+        """Write the change to `new`, which is about to be made, and return it.
 
-        Raises ConflictError when the guest may not go there (nothing is written), OSError when the disk refuses.
+        Raises ConflictError when the guest may not go there, FullError or StoreError when the disk refuses; then
+        nothing is written.
         """
-        if self.changes or new != "Generating":
-            check_transition(self._guest, self.state, new)
-        change = Change(time.time_ns(), self.changes[-1].new if self.changes else "", new, reason)
-        line = json.dumps(change.document).encode() + b"\n"
-        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        change = self._change(new, reason)
         try:
-            os.write(handle, line)
-        finally:
-            os.close(handle)
+            _append(self._path, json.dumps(change.document).encode() + b"\n")
+        except OSError as error:
+            raise storage_error(error, self._path) from None
         self.changes.append(change)
         return change
+
+    def note(self, new: State, reason: str = "") -> Change:
+        """As `enter`, for what has happened already: where the disk refuses, it is true all the same.
+
+        The next daemon finds it out by itself: from exit.json, the launcher, the folder that is not there.
+        """
+        change = self._change(new, reason)
+        try:
+            _append(self._path, json.dumps(change.document).encode() + b"\n")
+        except OSError as error:
+            log.warning("guest %s is %s, which its journal lacks: %s", self._guest, new, error)
+        self.changes.append(change)
+        return change
+
+    def _change(self, new: State, reason: str) -> Change:
+        if self.changes or new != "Generating":
+            check_transition(self._guest, self.state, new)
+        return Change(time.time_ns(), self.changes[-1].new if self.changes else "", new, reason)
+
+
+def _append(path: str, line: bytes) -> None:
+    """Add a whole line to a file, or nothing. Raises OSError."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(handle).st_size
+        if os.write(handle, line) < len(line):
+            os.ftruncate(handle, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    finally:
+        os.close(handle)
 
 
 def read_journal(guest: str, folder: str) -> Journal:

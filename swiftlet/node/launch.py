@@ -27,6 +27,9 @@ START_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 """A launcher that says nothing for so long is broken; a start takes milliseconds."""
 
+ATTEMPTS = 3
+"""How often a request is sent whose launcher has just died."""
+
 DEATH_SECONDS = 0.5
 """Between the end of a killed launcher's connection and its own lie a few milliseconds."""
 
@@ -106,23 +109,43 @@ class LauncherClient:
         Not to be cancelled: descriptors that come later would be lost. Raises the error that the launcher names,
         LaunchError when it died or does not answer.
         """
-        if not self.connected:
-            await self.connect()
-        assert self._wire is not None
+        for left in reversed(range(ATTEMPTS)):
+            if not self.connected:
+                await self.connect()
+            try:
+                call, answer = await self._send(method, parameters, fds)
+                break
+            except OSError as error:  # it had died before it could be asked: so the next one may be
+                if not left:
+                    raise LaunchError(f"the launcher cannot be asked: {error}", f"see {self._log_path}") from None
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await answer
+        except TimeoutError:
+            raise LaunchError(f"the launcher did not answer {method} in {ANSWER_SECONDS:.0f} s") from None
+        finally:
+            self._pending.pop(call, None)
+
+    async def _send(
+        self, method: str, parameters: dict[str, Any], fds: tuple[int, ...]
+    ) -> tuple[int, asyncio.Future[Answer]]:
+        """Send a request; its number and the future of its answer. Raises OSError when it was not received whole."""
+        wire = self._wire
+        assert wire is not None
         self._next += 1
         call = self._next
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._pending[call] = answer
         try:
-            await self._wire.send({"call": call, "method": method, "parameters": parameters}, fds)
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await answer
-        except TimeoutError:
-            raise LaunchError(f"the launcher did not answer {method} in {ANSWER_SECONDS:.0f} s") from None
-        except OSError as error:
-            raise LaunchError(f"the launcher cannot be asked: {error}", f"see {self._log_path}") from None
-        finally:
-            self._pending.pop(call, None)
+            await wire.send({"call": call, "method": method, "parameters": parameters}, fds)
+        except BaseException:
+            del self._pending[call]
+            answer.cancel()
+            if wire is self._wire and not wire.closed:
+                wire.close()
+                self._lost()
+            raise
+        return call, answer
 
     def close(self) -> None:
         """Leave the launcher to itself."""

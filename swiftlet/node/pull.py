@@ -21,6 +21,7 @@ from swiftlet.linux import syscall
 from swiftlet.linux.channel import Channel
 from swiftlet.model.error import InputError, SwiftletError
 from swiftlet.model.instance import Instance, instance_of
+from swiftlet.node.names import storage_error
 from swiftlet.store.layout import Layout
 
 if TYPE_CHECKING:
@@ -385,10 +386,14 @@ def serve(channel: Channel, instance: Instance) -> None:
     try:
         answer: dict[str, Any] = {"result": OPERATIONS[request["operation"]](work)}
     except SwiftletError as error:
-        answer = {"error": {"kind": error.kind, "message": str(error), "hint": error.hint}}
+        answer = _told(error)
     except OSError as error:
-        answer = {"error": {"kind": "SwiftletError", "message": str(error), "hint": ""}}
+        answer = _told(storage_error(error, str(error.filename or work.layout.root)))
     channel.send(answer)
+
+
+def _told(error: SwiftletError) -> dict[str, Any]:
+    return {"error": {"kind": error.kind, "message": str(error), "hint": error.hint}}
 
 
 def main() -> None:

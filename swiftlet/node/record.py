@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import time
 from typing import Any
@@ -15,8 +16,11 @@ from swiftlet.model.bundle import Bundle
 from swiftlet.model.guest import State
 from swiftlet.model.workload import Workload
 from swiftlet.node.journal import Journal
+from swiftlet.node.names import storage_error
 from swiftlet.node.network import Attached
 from swiftlet.node.prepare import read_bundle
+
+log = logging.getLogger("swiftlet.record")
 
 _ASIDE = "exit.json.before"
 
@@ -113,10 +117,13 @@ def read_exit(folder: str) -> Exit | None:
 
 
 def write_exit(folder: str, exit_: Exit) -> None:
-    """Put an exit that no launcher could write into the guest's folder, whole."""
-    with open(f"{folder}/exit.json.new", "w") as file:
-        json.dump(exit_, file)
-    os.rename(f"{folder}/exit.json.new", f"{folder}/exit.json")
+    """Put an exit that no launcher could write into the guest's folder, whole; a full disk only loses it for later."""
+    try:
+        with open(f"{folder}/exit.json.new", "w") as file:
+            json.dump(exit_, file)
+        os.rename(f"{folder}/exit.json.new", f"{folder}/exit.json")
+    except OSError as error:
+        log.warning("exit.json: %s", error)
 
 
 def put_exit_aside(folder: str) -> None:
@@ -148,9 +155,15 @@ def read_network(folder: str) -> Attached | None:
 
 
 def write_network(folder: str, attached: Attached) -> None:
-    """Write network.json, so that the next daemon knows whose the address and the ports are."""
-    with open(f"{folder}/network.json", "wb") as file:
-        file.write(msgspec.json.encode(attached))
+    """Write network.json, so that the next daemon knows whose the address and the ports are.
+
+    Raises FullError, StoreError.
+    """
+    try:
+        with open(f"{folder}/network.json", "wb") as file:
+            file.write(msgspec.json.encode(attached))
+    except OSError as error:
+        raise storage_error(error, folder) from None
 
 
 def read_guest(id_: str, name: str, folder: str, journal: Journal) -> Guest | None:

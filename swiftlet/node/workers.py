@@ -23,6 +23,8 @@ from swiftlet.model.error import SwiftletError, from_wire
 from swiftlet.model.instance import Instance
 from swiftlet.node.pull import stamp_of
 from swiftlet.node.wire import Wire, close_all
+from swiftlet.store.guard import sweep
+from swiftlet.store.layout import Layout
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -61,6 +63,7 @@ class Workers:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         process: subprocess.Popen[bytes] | None = None
         wire: Wire | None = None
+        message: Message | None = None
         answer: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
         try:
             process = self._spawn(theirs)
@@ -69,12 +72,14 @@ class Workers:
             await wire.send({"operation": operation, "parameters": parameters})
             message = await answer
         except OSError:
-            message = None
+            pass
         finally:
             theirs.close()
             ours.close() if wire is None else wire.close()
             grace = LEAVE_SECONDS if answer.done() and not answer.cancelled() else 0.0
             status = await asyncio.shield(_end(process, grace)) if process is not None else 0
+            if message is None:
+                asyncio.get_running_loop().run_in_executor(None, sweep, Layout(self._instance))
         return _result_of(message, operation, status)
 
     def _spawn(self, sock: socket.socket) -> subprocess.Popen[bytes]:

@@ -174,9 +174,11 @@ class Apt:
         try:
             with tempfile.TemporaryDirectory(prefix="fetch-", dir=self.folder) as folder:
                 _allow_sandbox_user(folder)
-                self._watch(packages, folder)
-                for path in glob.glob(f"{folder}/*.deb"):
-                    self._keep(path, {package.sha256 for package in packages})
+                try:
+                    self._watch(packages, folder)
+                finally:  # a full disk or a cut line in the middle loses nothing that has come whole
+                    for path in glob.glob(f"{folder}/*.deb"):
+                        self._keep(path, {package.sha256 for package in packages})
         except OSError as error:
             raise cache_error(error, self.debs) from None
         for package in packages:

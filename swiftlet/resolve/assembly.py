@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from swiftlet.model.closure import Entry
-from swiftlet.model.error import ResolveError
+from swiftlet.model.error import CorruptError, ResolveError
 from swiftlet.resolve.protocol import PLAIN, Objects, Progress, file_mode, is_executable
 from swiftlet.resolve.supplies import Supplies
 from swiftlet.resolve.walk import KERNEL_FOLDERS, Found, Walker
@@ -74,12 +74,18 @@ def store_members(assembly: Assembly, progress: Progress) -> None:
         entry, found = taken
         executable = is_executable(entry.mode)
         if found is not None and not assembly.objects.has(entry.digest, executable):
-            descriptor, offset = assembly.supplies.content(found)
-            assembly.objects.put(
-                descriptor, offset=offset, size=entry.size, executable=executable, expected=entry.digest
-            )
+            _store(assembly, found, entry, executable)
         done += entry.size
         progress("unpack", entry.path.rpartition("/")[2], done, total)
+
+
+def _store(assembly: Assembly, found: Found, entry: Entry, executable: bool) -> None:
+    descriptor, offset = assembly.supplies.content(found)
+    try:
+        assembly.objects.put(descriptor, offset=offset, size=entry.size, executable=executable, expected=entry.digest)
+    except CorruptError as error:
+        text = f"{entry.path} ({entry.source}) changed while it was being taken: {error}"
+        raise CorruptError(text, "try again") from None
 
 
 def add_empty_folders(assembly: Assembly, founds: list[Found], own: Iterable[Found]) -> None:

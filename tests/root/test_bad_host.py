@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from swiftlet.linux import syscall
-from tests.product import COMMAND, Product
+from tests.product import COMMAND, Product, eventually
 from tests.refusal import Refusal, refusal_of, refused
 
 pytestmark = [pytest.mark.root, pytest.mark.net]
@@ -43,8 +44,9 @@ def run(product: Product, prefix: list[str], *arguments: str, **environment: str
 
 def sound(product: Product) -> bool:
     """Whether nothing in the store is damaged, and nothing of a guest or a half-done pull is there."""
+    eventually(lambda: not any(name.startswith("guest-") for name in os.listdir(f"{product.instance.root}/tmp")))
     root = product.instance.root
-    left = [name for name in os.listdir(f"{root}/tmp") if not name.startswith("guest-")]
+    left = [name for name in os.listdir(f"{root}/tmp") if not name.endswith(".lock")]
     return not product.json("store", "verify")["damaged"] and left == [] and os.listdir(f"{root}/guests") == []
 
 
@@ -91,18 +93,36 @@ def test_a_disk_that_fills_up_anywhere_in_a_pull_is_said_and_a_larger_one_goes_o
     assert sound(small_disk)
 
 
-def test_a_disk_that_is_full_when_a_guest_is_to_start_is_said(small_disk: Product) -> None:
-    resize(small_disk, 100 << 20)
-    busybox = ("run", "--rm", "-q", "-t", "host:/usr/bin/busybox", "--", "busybox")
-    assert small_disk.ok(*busybox, "echo", "before") == "before\n"
-    filler = f"{small_disk.instance.root}/filler"
-    with open(filler, "wb", buffering=0) as file, pytest.raises(OSError):
+@contextlib.contextmanager
+def full(product: Product) -> Iterator[None]:
+    """While entered, the disk takes nothing more."""
+    filler = f"{product.instance.root}/filler"
+    with open(filler, "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(bytes(1 << 20))
-    found = refused(small_disk, *busybox, "echo", "full")
-    assert found.code in (125, 126) and "no space left" in found.message.lower(), found
+    yield
     os.unlink(filler)
-    assert small_disk.ok(*busybox, "echo", "after") == "after\n"
+
+
+def test_on_a_full_disk_nothing_starts_and_what_runs_can_be_stopped_and_removed(small_disk: Product) -> None:
+    resize(small_disk, 100 << 20)
+    busybox = ("-q", "-t", "host:/usr/bin/busybox")
+    small_disk.ok("run", "-d", "--name", "early", *busybox, "--", "busybox", "sleep", "1000")
+    small_disk.ok("run", "-d", "--name", "other", *busybox, "--", "busybox", "sleep", "1000")
+    with full(small_disk):
+        found = refused(small_disk, "run", "--rm", *busybox, "--", "busybox", "true")
+        assert found.code == 125 and found.message.startswith("no space left "), found
+        assert [guest["name"] for guest in small_disk.json("ps", "-a")] == ["early", "other"]
+        small_disk.ok("stop", "--timeout", "0", "early")
+        assert small_disk.ok("wait", "early") == "137\n"
+        small_disk.stop_daemon()
+        assert {guest["name"]: guest["state"] for guest in small_disk.json("ps", "-a")} == {
+            "early": "Stopped", "other": "Running",
+        }  # fmt: skip
+        small_disk.ok("rm", "early")
+        small_disk.ok("rm", "-f", "other")
+        assert small_disk.json("ps", "-a") == []
+    assert small_disk.ok("run", "--rm", *busybox, "--", "busybox", "echo", "after") == "after\n"
     assert sound(small_disk)
 
 
@@ -206,7 +226,7 @@ def test_a_kernel_without_overlay_is_told(root: Product) -> None:
     assert found == (125, "this kernel has no overlay file system", "swiftlet doctor"), found
     assert root.json("ps", "-a") == []
     findings = {finding["name"]: finding for finding in root.json("doctor")}
-    assert findings["overlay"]["status"] == "missing"
+    assert findings["overlay"]["status"] == "missing", findings["overlay"]
 
 
 def test_without_apt_what_needs_no_packages_still_runs(root: Product, tmp_path: Path) -> None:

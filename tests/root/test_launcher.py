@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -72,6 +73,20 @@ def test_a_guest_finds_every_signal_at_its_default(busybox_root: str, tmp_path: 
         _, ends = run_exec(launcher, "b", "1", show)
         text = read_all(ends[1]).decode()
         assert [int(line.split()[1], 16) for line in text.splitlines()] == [0, 0, 0], text
+    finally:
+        launcher.close()
+
+
+def test_a_launcher_that_cannot_even_write_its_log_keeps_its_guests(busybox_root: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/launcher.log").symlink_to("/dev/full")
+    launcher = TestLauncher(str(tmp_path), f"swiftlet-test-{os.getpid()}")
+    try:
+        bundle = launcher.bundle("a", [busybox_root], ["sleep", "0.2"])
+        launcher.start(bundle)
+        shutil.rmtree(bundle["state_dir"])  # so that there is something to complain of
+        assert launcher.exited("a")["code"] == 0
+        assert launcher.request("list", {})[0]["parameters"]["guests"] == {}
     finally:
         launcher.close()
 
