@@ -31,8 +31,7 @@ def insert(guest: Guest) -> NoReturn:
             os.unlink(name, dir_fd=parent)
         syscall.umount(place, mount.MNT_DETACH)
         raise
-    assert guest.status is not None
-    guest.status.send({"ready": True})
+    guest.mark_ready()
     os._exit(0)
 
 

@@ -10,6 +10,7 @@ guest that finds it in /proc can neither read nor change it (CVE-2019-5736).
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import select
 import signal
@@ -25,6 +26,9 @@ from swiftlet.guest.logworker import LogWorker
 from swiftlet.guest.process import Output, Process, close_all, complain, exit_of, write_exit
 from swiftlet.linux import cgroup, cgroup_device, mount, namespace, seccomp, syscall
 from swiftlet.linux.channel import Channel
+
+_SLOTS = mmap.PAGESIZE
+"""Processes that may be between clone and exec at one time."""
 
 _NAMESPACES = namespace.NEWNS | namespace.NEWUTS | namespace.NEWIPC | namespace.NEWPID
 
@@ -55,6 +59,8 @@ class Launcher:
         self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.device_filter = -1
+        self.progress = mmap.mmap(-1, _SLOTS)
+        self.slots = list(range(_SLOTS))
         self.layout = cgroup.detect()
         self.leaving = False
         self.watch(listener.fileno(), self._accept)
@@ -310,6 +316,7 @@ class Launcher:
                 group = os.open(process.groups[""], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 if process.owns_groups:
                     self._filter_devices(group)
+            self._give_slot(process, guest)
             process.pid, process.pidfd = syscall.clone3(flags, cgroup=group)
             if process.pid == 0:
                 ours.close()  # its own copy: else it would not notice that it has no launcher any more
@@ -317,6 +324,8 @@ class Launcher:
                 stage.run(guest, steps)
         except BaseException:
             ours.close()
+            if guest.progress is not None:
+                self._take_slot(process)
             raise
         finally:
             theirs.close()
@@ -326,6 +335,20 @@ class Launcher:
         process.started_ns = time.time_ns()
         process.status = Channel(ours)
         self.watch(ours.fileno(), lambda: self._status(process))
+
+    def _give_slot(self, process: Process, guest: stage.Guest) -> None:
+        """A byte of the shared page in which the child says how far it came."""
+        if not self.slots:
+            raise RequestError(f"{_SLOTS} guests are being started at this moment", "ConflictError", "try again")
+        process.slot = guest.slot = self.slots.pop()
+        guest.progress = self.progress
+
+    def _take_slot(self, process: Process) -> bool:
+        """Whether the child came as far as executing its command; its byte is free again."""
+        ready = self.progress[process.slot] != 0
+        self.progress[process.slot] = 0
+        self.slots.append(process.slot)
+        return ready
 
     def _filter_devices(self, group: int) -> None:
         if self.device_filter < 0:
@@ -349,7 +372,6 @@ class Launcher:
             while (taken := status.take()) is not None:
                 message, fds = taken
                 process.error = message.get("error")
-                process.ready = process.ready or "ready" in message
                 for fd in fds:
                     self._take_console(process, fd)
         except OSError:
@@ -360,7 +382,7 @@ class Launcher:
         status.close()
         process.status = None
         self.watch(process.pidfd, lambda: self._ended(process))
-        if process.error is None and process.ready:
+        if self._take_slot(process) and process.error is None:
             self._tell_running(process)
 
     def _tell_running(self, process: Process) -> None:

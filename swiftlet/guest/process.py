@@ -31,7 +31,7 @@ class Process:
         self.started_ns = 0
         self.status: Channel | None = None
         self.error: dict[str, str] | None = None
-        self.ready = False
+        self.slot = 0
         self.running = False
         self.owns_groups = False
         self.wait_status = 0

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import resource
 import stat
 import struct
+from socket import MSG_DONTWAIT
 from typing import Any, NoReturn
 
 from swiftlet.linux import capability, mount, namespace, seccomp, syscall
@@ -76,6 +78,23 @@ class Guest:
         self.filter: seccomp.Filter | None = None
         self.mount_point = ""
         self.status: Channel | None = None
+        self.progress: mmap.mmap | None = None
+        self.slot = 0
+
+    def mark_ready(self) -> None:
+        """Tell the launcher, in a page that it shares, that nothing is left to do but to execute the command.
+
+        Else it could not tell a command that was killed at once from a set-up that was killed. A child whose launcher
+        has gone ends here: nobody would ever know of its guest.
+        """
+        assert self.status is not None
+        try:
+            self.status.sock.recv(1, MSG_DONTWAIT)
+        except BlockingIOError:
+            if self.progress is not None:
+                self.progress[self.slot] = 1
+            return
+        os._exit(125)
 
 
 def masked_on_host() -> tuple[tuple[str, bool], ...]:
@@ -334,7 +353,7 @@ def execute(guest: Guest) -> None:
     for number in (0, 1, 2):
         os.set_inheritable(number, True)
     syscall.close_range(3, flags=4)
-    _send_status(guest, {"ready": True})
+    guest.mark_ready()
     if guest.filter is not None:
         guest.filter.load()
     denied: OSError | None = None

@@ -8,6 +8,7 @@ business, choosing files `walk`'s.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import glob
 import hashlib
@@ -244,15 +245,23 @@ class Apt:
         for name in ("state/lists/partial", "cache/archives/partial", "log"):
             make_folder(f"{self.folder}/{name}")
         with locked(f"{self.folder}/lock"):
-            publish(f"{self.folder}/state/status", b"")
+            if not os.path.exists(f"{self.folder}/state/status"):  # a newer one makes apt index all lists again
+                publish(f"{self.folder}/state/status", b"")
             publish(self._configuration, _CONFIGURATION.format(folder=self.folder).encode())
-            for left in glob.glob(f"{self.folder}/fetch-*"):  # of a resolution that was killed
-                shutil.rmtree(left, ignore_errors=True)
+            self._clear()
             if not self._has_lists():
                 self._copy_lists()
         self._ready = True
         if not self._has_lists() or self._age() > MAX_AGE:
             self.update()
+
+    def _clear(self) -> None:
+        """Remove what a resolution that was killed, or an apt that ran out of space, left half-made."""
+        for left in glob.glob(f"{self.folder}/fetch-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        for left in glob.glob(f"{self.folder}/cache/*.bin.*"):
+            with contextlib.suppress(OSError):
+                os.unlink(left)
 
     def _age(self) -> float:
         """Seconds since the lists were fetched, by us or by the host that they were copied from."""
@@ -273,13 +282,20 @@ class Apt:
         return bool(glob.glob(f"{self.folder}/state/lists/*_Packages*"))
 
     def _copy_lists(self) -> None:
+        """The host's lists, all of them or none: with half of a list half of the packages would be unknown."""
+        place = f"{self.folder}/state/lists"
+        shutil.rmtree(f"{place}.new", ignore_errors=True)
         try:
+            os.makedirs(f"{place}.new/partial")
             for path in glob.glob(f"{HOST_LISTS}/*_*"):
                 if os.path.isfile(path):
-                    shutil.copy2(path, f"{self.folder}/state/lists/")
+                    shutil.copy2(path, f"{place}.new/")
+            shutil.rmtree(place)
+            os.rename(f"{place}.new", place)
             if os.path.isdir(f"{HOST_LISTS}/partial"):  # apt leaves this folder changed by every update
                 self._note_fetched(os.stat(f"{HOST_LISTS}/partial").st_mtime)
         except OSError as error:
+            shutil.rmtree(f"{place}.new", ignore_errors=True)
             raise cache_error(error, self.folder) from None
 
     def _ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -79,8 +79,8 @@ def test_a_disk_that_fills_up_anywhere_in_a_pull_is_said_and_a_larger_one_goes_o
     resize(small_disk, 1 << 30)
     small_disk.ok("template", "resolve", "-q", "busybox")
     told = []
-    for _ in range(40):
-        resize(small_disk, used_bytes(small_disk) + (4 << 20))
+    for room in range(2 << 20, 100 << 20, 6 << 20):
+        resize(small_disk, used_bytes(small_disk) + room)
         done = small_disk.run(*python)
         if done.returncode == 0:
             break
