@@ -70,6 +70,8 @@ class Product:
     def leftovers(self) -> list[str]:
         """What this installation still has in the kernel: control groups, interfaces, tables, mounts, processes."""
         found = [path for groups in self._groups().values() for path in groups.values()]
+        parents = [f"{mount}/{self.instance.cgroup}" for mount in cgroup.detect().hierarchies.values()]
+        found += [path for path in parents if os.path.exists(path)]
         links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout
         found += [line for line in links.splitlines() if self.instance.bridge in line]
         tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout

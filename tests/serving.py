@@ -10,6 +10,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
+from swiftlet.linux import cgroup
 from tests.product import Product, eventually
 
 
@@ -87,6 +90,11 @@ def serving(product: Product, *arguments: str) -> Iterator[Serving]:
         raise
     finally:
         product.run("rm", "-f", guest.id)
+
+
+def needs_controller(name: str) -> pytest.MarkDecorator:
+    """For a test of a limit: this host's control groups must be able to set it."""
+    return pytest.mark.skipif(cgroup.detect().hierarchy_of(name) is None, reason=f"host lacks: {name} controller")
 
 
 def pip_install(folder: str, requirement: str) -> None:

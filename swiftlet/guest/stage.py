@@ -282,7 +282,10 @@ def open_console(guest: Guest) -> None:
 def take_stdio(guest: Guest) -> None:
     """Put standard input, output and error in their places and take the terminal, if there is one."""
     os.setsid()
+    owner = guest.bundle["userns"] + guest.bundle["uid"]
     for number, fd in enumerate(guest.stdio):
+        if owner and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            os.fchown(fd, owner, -1)  # or the guest's user could not open /dev/stdout, where nginx and others log
         os.dup2(fd, number, inheritable=True)
     if guest.bundle["tty"]:
         fcntl.ioctl(0, _TIOCSCTTY, 0)

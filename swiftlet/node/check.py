@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -34,10 +34,16 @@ def workload_of(document: Any) -> Workload:
         workload = msgspec.convert(document, Workload)
     except msgspec.ValidationError as error:
         path, complaint = place_of(error)
-        raise InputError(f"workload: {path}: {complaint}") from None
+        raise InputError(f"workload: {path}: {complaint}", _choices(path)) from None
     for path, complaint in _complaints(workload):
         raise InputError(f"workload: {path}: {complaint}")
     return workload
+
+
+def _choices(path: str) -> str:
+    """What a member of few values may be, as a hint; "" for any other."""
+    choices = [word for word in get_args(get_type_hints(Workload).get(path[2:])) if isinstance(word, str)]
+    return f"it is one of {', '.join(word for word in choices if word != 'fake')}" if choices else ""
 
 
 def _complaints(workload: Workload) -> Iterable[tuple[str, str]]:

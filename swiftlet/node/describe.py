@@ -21,7 +21,7 @@ def line_of(guest: Guest) -> dict[str, Any]:
         "kind": guest.workload.kind,
         "state": guest.state,
         "templates": list(guest.workload.templates),
-        "command": list(guest.workload.command),
+        "command": list(guest.argv),
         "created_ns": guest.journal.begun_ns,
         "started_ns": running.time_ns if running else None,
         "ended_ns": exit_.get("ended_ns") if exit_ and not guest.is_running else None,

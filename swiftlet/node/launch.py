@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from swiftlet.linux.channel import Message, connect
+from swiftlet.linux.pidfd import has_ended
 from swiftlet.model.error import LaunchError, from_wire
 from swiftlet.model.instance import Instance
 from swiftlet.node.wire import Wire, close_all
@@ -29,6 +30,9 @@ ANSWER_SECONDS = 60.0
 
 ATTEMPTS = 3
 """How often a request is sent whose launcher has just died."""
+
+LINGER_SECONDS = 0.05
+"""After a launcher's end, what it has sent is read for so long if the connection does not end by itself."""
 
 DEATH_SECONDS = 0.5
 """Between the end of a killed launcher's connection and its own lie a few milliseconds."""
@@ -58,7 +62,7 @@ class LauncherClient:
         self._on_lost = on_lost
         self._on_stray = on_stray
         self._wire: Wire | None = None
-        self._peer = -1
+        self._peer: _Peer | None = None
         self._connecting: asyncio.Lock = asyncio.Lock()
         self._start = start or start_launcher
         self._process: subprocess.Popen[bytes] | None = None
@@ -88,20 +92,16 @@ class LauncherClient:
 
     async def _let_die(self) -> None:
         """Wait for the end of a launcher that was killed: until then its socket takes connections that lead nowhere."""
-        process, self._peer = self._peer, -1
-        if process < 0:
+        peer, self._peer = self._peer, None
+        if peer is None:
             return
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        loop.add_reader(process, ended.set)
         try:
             async with asyncio.timeout(DEATH_SECONDS):
-                await ended.wait()
+                await peer.ended.wait()
         except TimeoutError:
             return  # it lives, and has been given another client
         finally:
-            loop.remove_reader(process)
-            os.close(process)
+            peer.close()
 
     async def request(self, method: str, parameters: dict[str, Any], fds: tuple[int, ...] = ()) -> Answer:
         """Ask, and wait for the answer and its descriptors, which belong to the caller. `fds` stay the caller's.
@@ -141,9 +141,7 @@ class LauncherClient:
         except BaseException:
             del self._pending[call]
             answer.cancel()
-            if wire is self._wire and not wire.closed:
-                wire.close()
-                self._lost()
+            self._give_up(wire)
             raise
         return call, answer
 
@@ -152,9 +150,9 @@ class LauncherClient:
         if self._wire is not None:
             self._wire.close()
             self._wire = None
-        if self._peer >= 0:
-            os.close(self._peer)
-            self._peer = -1
+        if self._peer is not None:
+            self._peer.close()
+            self._peer = None
 
     @property
     def _log_path(self) -> str:
@@ -165,9 +163,22 @@ class LauncherClient:
             channel = connect(self._instance.launcher_socket)
         except OSError:
             return False
-        self._wire = Wire(channel.sock, self._dispatch, self._lost)
-        self._peer = _process_behind(channel.sock)
+        process = _process_behind(channel.sock)
+        if process < 0:
+            channel.close()
+            return False
+        self._wire = wire = Wire(channel.sock, self._dispatch, self._lost)
+        self._peer = _Peer(process, lambda: self._died(wire))
         return True
+
+    def _died(self, wire: Wire) -> None:
+        """The launcher has ended. What it sent is still read; a child that it was setting up may hold the other end."""
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._give_up, wire)
+
+    def _give_up(self, wire: Wire) -> None:
+        if wire is self._wire and not wire.closed:
+            wire.close()
+            self._lost()
 
     async def _spawn(self) -> None:
         process = self._process = self._start(self._instance, self._log_path)
@@ -204,13 +215,38 @@ class LauncherClient:
         self._on_lost()
 
 
+class _Peer:
+    """The launcher's process. process: its pidfd, closed by `close`. on_end: called once."""
+
+    def __init__(self, process: int, on_end: Callable[[], None]) -> None:
+        self.ended = asyncio.Event()
+        self._process = process
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(process, self._end)
+
+    def _end(self) -> None:
+        self._loop.remove_reader(self._process)
+        self.ended.set()
+        self._on_end()
+
+    def close(self) -> None:
+        """Look no longer."""
+        self._loop.remove_reader(self._process)
+        os.close(self._process)
+
+
 def _process_behind(sock: socket.socket) -> int:
-    """A pidfd of the process at the other end, -1 when it has gone."""
+    """A pidfd of the process that made the socket at the other end, -1 when it has ended: a child may hold it open."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     try:
-        return os.pidfd_open(int.from_bytes(raw[:4], sys.byteorder))
+        process = os.pidfd_open(int.from_bytes(raw[:4], sys.byteorder))
     except OSError:
         return -1
+    if not has_ended(process):
+        return process
+    os.close(process)
+    return -1
 
 
 def start_launcher(instance: Instance, log_path: str) -> subprocess.Popen[bytes]:

@@ -79,3 +79,5 @@ class Node:
                 log.warning("%s", error)
         self.launcher.close()
         await self.network.close(remove=not running)
+        if not running:
+            self.guests.preparer.remove_groups()

@@ -8,6 +8,7 @@ the guest itself may have filled by an earlier run, so what is written below its
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import stat
@@ -27,6 +28,8 @@ from swiftlet.node.names import storage_error
 from swiftlet.node.volumes import INSERTED, Opened, close_volumes, open_inserted, open_volumes
 from swiftlet.store.guard import pin
 from swiftlet.store.layout import Layout
+
+log = logging.getLogger("swiftlet.prepare")
 
 _FIRST_RANGE, _LAST_RANGE = 0x7000, 0x7FFC
 """Ranges of 65,536 user ids that systemd's UIDS-GIDS leaves unused: 1,879,048,192 to 2,147,352,575."""
@@ -88,6 +91,16 @@ class Preparer:
                 raise HostError(f"control groups cannot be used: {error}", "swiftlet doctor") from None
             self._cgroups = layout
         return self._cgroups
+
+    def remove_groups(self) -> None:
+        """Remove the folder of the guests' control groups, when there is no guest any more."""
+        if self._cgroups is None:
+            return
+        try:
+            cgroup.remove_parent(self._cgroups, self._instance.cgroup)
+        except OSError as error:
+            log.warning("%s", error)
+        self._cgroups = None
 
     def prepare(
         self, guest: str, folder: str, workload: Workload, rootfs: Rootfs, before: Bundle | None = None

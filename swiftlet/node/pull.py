@@ -110,11 +110,14 @@ class _Sandbox:
         from swiftlet.image.tree import materialise
         from swiftlet.model.closure import closure_of
         from swiftlet.model.error import ResolveError
+        from swiftlet.resolve.durable import full_disk
 
         rootfs = materialise(self._session, [closure_of("sandbox", list(entries))])
         try:
             return run_sandboxed(rootfs.lowers, run, ("",), self._session.directory)
         except SandboxError as error:
+            if full := full_disk(str(error), self._session.directory):
+                raise full from None
             raise ResolveError(f"files cannot be generated: {error}") from None
 
 

@@ -46,6 +46,7 @@ class Guest:
         self.attached: Attached | None = None
         self.groups: dict[str, str] = {}
         self.userns = 0
+        self.argv: tuple[str, ...] = workload.command
         self.launching = False
         self.early_exit: Exit | None = None
         self.busy = asyncio.Lock()
@@ -65,6 +66,7 @@ class Guest:
         """Remember what matters of a bundle."""
         self.groups = bundle.cgroup.paths
         self.userns = bundle.userns
+        self.argv = bundle.argv
 
     async def wait_ended(self) -> Exit:
         """How it ended; at once when it has."""

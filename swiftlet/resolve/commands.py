@@ -10,7 +10,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterable
 
-from swiftlet.model.closure import Closure
+from swiftlet.model.closure import Closure, canonical_path
 from swiftlet.model.spelling import parse_package
 from swiftlet.resolve import policy
 from swiftlet.resolve.catalogue import Located
@@ -36,14 +36,14 @@ def templates_with(
         return []
     name = match[1]
     paths = {f"{folder}/{name}" for folder in policy.PROGRAM_FOLDERS}
-    packages = _packages_of(name) if host else []
+    packages = _packages_of(name) if host else {}
     found = [each.template.name for each in known if _has(each, resolved(each), paths, packages)]
     if name in found:
         return [name]
     return list(dict.fromkeys(found or [f"deb:{package}" for package in packages]))[:MOST]
 
 
-def _has(located: Located, closure: Closure | None, paths: set[str], packages: list[str]) -> bool:
+def _has(located: Located, closure: Closure | None, paths: set[str], packages: dict[str, str]) -> bool:
     if closure is not None:
         return any(entry.path in paths and entry.kind != "directory" for entry in closure.entries)
     template = located.template
@@ -52,11 +52,11 @@ def _has(located: Located, closure: Closure | None, paths: set[str], packages: l
         return True
     include, exclude = policy.glob_pattern(template.include), policy.glob_pattern(template.exclude)
     own = {parse_package(package)[0] for package in template.packages}
-    return bool(own & set(packages)) and any(policy.is_chosen(path, include, exclude) for path in paths)
+    return any(policy.is_chosen(packages[package], include, exclude) for package in own if package in packages)
 
 
-def _packages_of(name: str) -> list[str]:
-    """The packages of this host that have a program of this name; [] on a host without dpkg."""
+def _packages_of(name: str) -> dict[str, str]:
+    """Which packages of this host have a program of this name, and where; none on a host without dpkg."""
     paths = [f"{folder}/{name.replace('[', chr(92) + '[')}" for folder in _FOLDERS]
     try:
         answer = subprocess.run(
@@ -68,7 +68,10 @@ def _packages_of(name: str) -> list[str]:
             check=False,
         ).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
-    lines = [line for line in answer.splitlines() if not line.startswith("diversion ")]
-    owners = [owner for line in lines for owner in line.partition(": ")[0].split(", ")]
-    return list(dict.fromkeys(owner.partition(":")[0] for owner in owners))
+        return {}
+    found: dict[str, str] = {}
+    for line in answer.splitlines():
+        owners, _, path = line.partition(": ")
+        if path.startswith("/") and not line.startswith("diversion "):
+            found |= {owner.partition(":")[0]: canonical_path(path) for owner in owners.split(", ")}
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.product import Product
-from tests.serving import Serving, pip_install, serving
+from tests.serving import Serving, needs_controller, pip_install, serving
 
 pytestmark = [pytest.mark.root, pytest.mark.net]
 
@@ -95,6 +95,9 @@ def asked(connection: socket.socket, question: bytes, expected: int = 0) -> byte
     return answer
 
 
+@needs_controller("memory")
+@needs_controller("cpu")
+@needs_controller("pids")
 def test_nginx_serves_files_of_a_read_only_volume_within_its_limits(product: Product, tmp_path: Path) -> None:
     content = os.urandom(3_000_000)
     (tmp_path / "file.bin").write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -35,6 +36,29 @@ def test_a_journal_is_read_back_as_it_was_written(tmp_path):
     assert again.last("Running") == journal.changes[2]
     lines = (tmp_path / "journal.jsonl").read_text().splitlines()
     assert set(json.loads(lines[0])) == {"time_ns", "from", "to", "reason"}
+
+
+@pytest.mark.parametrize("cut", [0, 10])
+def test_a_change_that_the_disk_refuses_is_not_made_but_what_has_happened_is_true(tmp_path, monkeypatch, cut):
+    """The disk takes a part of the line, or nothing."""
+    journal = Journal(ID, str(tmp_path))
+    journal.enter("Generating")
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    write = os.write
+
+    def refuse(handle, data):
+        if cut:
+            return write(handle, data[:cut])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("swiftlet.node.journal.os.write", refuse)
+    with pytest.raises(FullError, match=r"no space left for .*journal"):
+        journal.enter("Generated")
+    assert journal.state == "Generating" and (tmp_path / "journal.jsonl").read_bytes() == before
+    journal.note("Removed", "given up")
+    assert journal.state == "Removed" and (tmp_path / "journal.jsonl").read_bytes() == before
+    with pytest.raises(ConflictError):
+        journal.note("Running")
 
 
 def test_an_illegal_change_is_refused_and_not_written(tmp_path):
