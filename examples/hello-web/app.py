@@ -106,7 +106,7 @@ def main() -> None:
     """Serve until SIGTERM; process 1 of a container gets no default action for it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server = ThreadingHTTPServer(("", int(os.environ.get("PORT", "8000"))), Page)
-    print(f"serving http on port {server.server_address[1]}; TLS works here: {HANDSHAKE}", flush=True)
+    print(f"serving http on port {server.server_address[1]}, TLS works here: {HANDSHAKE}", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
