@@ -148,12 +148,20 @@ def _sockets_on(protocol: str, port: int) -> list[tuple[str, str]]:
     return found
 
 
+def _link(path: str) -> str:
+    """Where a link leads, "" when it is gone: a descriptor may be closed while its process is looked at."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
 def _process_with(inodes: list[str]) -> str:
     """The process that has one of these sockets open, for people. A slow search; only for an error's sake."""
     wanted = {f"socket:[{inode}]" for inode in inodes}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            links = (os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
+            links = (_link(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
             if wanted.isdisjoint(links):
                 continue
             with open(f"/proc/{pid}/comm") as file:
