@@ -10,13 +10,11 @@ guest that finds it in /proc can neither read nor change it (CVE-2019-5736).
 from __future__ import annotations
 
 import gc
-import mmap
 import os
 import select
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,22 +22,11 @@ from swiftlet.guest import insertion, stage
 from swiftlet.guest.begin import listen, seal_interpreter, take_lock
 from swiftlet.guest.logworker import LogWorker
 from swiftlet.guest.process import Output, Process, close_all, complain, exit_of, write_exit
-from swiftlet.linux import cgroup, cgroup_device, mount, namespace, seccomp, syscall
+from swiftlet.guest.spawn import RequestError, Spawner
+from swiftlet.linux import cgroup, mount, namespace, syscall
 from swiftlet.linux.channel import Channel
 
-_SLOTS = mmap.PAGESIZE
-"""Processes that may be between clone and exec at one time."""
-
 _NAMESPACES = namespace.NEWNS | namespace.NEWUTS | namespace.NEWIPC | namespace.NEWPID
-
-
-class RequestError(Exception):
-    """A request cannot be met; `kind` is a class name of `swiftlet.model.error`."""
-
-    def __init__(self, message: str, kind: str = "LaunchError", hint: str = "") -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.hint = hint
 
 
 class Launcher:
@@ -47,24 +34,15 @@ class Launcher:
 
     def __init__(self, listener: socket.socket, mount_point: str) -> None:
         self.listener = listener
-        self.mount_point = mount_point
         self.epoll = select.epoll()
         self.callbacks: dict[int, Callable[[], None]] = {}
         self.client: Channel | None = None
         self.guests: dict[str, Process] = {}
         self.outputs: dict[str, Output] = {}
-        self.filters: dict[str, seccomp.Filter] = {}
-        self.hidden = stage.masked_on_host()
-        self.read_only = stage.read_only_on_host()
-        self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self.device_filter = -1
-        self.progress = mmap.mmap(-1, _SLOTS)
-        self.slots = list(range(_SLOTS))
-        self.layout = cgroup.detect()
+        self.spawner = Spawner(mount_point)
         self.leaving = False
         self.watch(listener.fileno(), self._accept)
-        self.logs = LogWorker(self.watch, self.null)
+        self.logs = LogWorker(self.watch, self.spawner.null)
 
     # The loop
 
@@ -155,7 +133,7 @@ class Launcher:
         key = bundle["id"]
         if key in self.guests:
             raise RequestError(f"guest {key} runs already", "ConflictError")
-        guest = self._guest(bundle, parameters["roles"], fds)
+        guest = self.spawner.guest(bundle, parameters["roles"], fds)
         process = Process(key, "", call, bundle["state_dir"], bundle["cgroup"]["paths"], bundle["tty"])
         output = None
         logs: list[int] = []
@@ -170,7 +148,8 @@ class Launcher:
             cgroup.create(process.groups)
             process.owns_groups = True
             cgroup.apply(tuple((path, value) for path, value in bundle["cgroup"]["writes"]))
-            self._clone(process, guest, _NAMESPACES | self._network_flag(guest), stage.START)
+            self.spawner.clone(process, guest, _NAMESPACES | self._network_flag(guest), stage.START)
+            self._await(process)
         except BaseException:
             if output is not None:
                 output.close()
@@ -192,18 +171,15 @@ class Launcher:
         if target is None or not target.running:
             raise RequestError(f"guest {key} is not running", "ConflictError")
         bundle = {**parameters, "state_dir": target.state_dir}
-        guest = self._guest(bundle, parameters["roles"], fds)
+        guest = self.spawner.guest(bundle, parameters["roles"], fds)
         guest.target = target.pidfd
         process = Process(key, parameters["exec"], call, "", target.groups, parameters["tty"])
         output = process.output = self._output(process, guest)
         if parameters["userns"]:
             guest.userns = os.open(f"/proc/{target.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            syscall.setns(target.pidfd, namespace.NEWPID)
-            try:
-                self._clone(process, guest, 0, stage.EXEC)
-            finally:
-                syscall.setns(self.own_pid_namespace, namespace.NEWPID)
+            self.spawner.clone_beside(target.pidfd, process, guest, stage.EXEC)
+            self._await(process)
         except BaseException:
             if output is not None:
                 output.close()
@@ -220,7 +196,8 @@ class Launcher:
         guest.volumes = fds
         guest.target = target.pidfd
         process = Process(key, parameters["exec"], call, "", target.groups, False)
-        self._clone(process, guest, 0, insertion.INSERT)
+        self.spawner.clone(process, guest, 0, insertion.INSERT)
+        self._await(process)
         target.execs[process.exec] = process
 
     def do_attach(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
@@ -266,36 +243,12 @@ class Launcher:
 
     # Starting
 
-    def _guest(self, bundle: dict[str, Any], roles: list[str], fds: tuple[int, ...]) -> stage.Guest:
-        guest = stage.Guest(bundle)
-        guest.stdio = [self.null, self.null, self.null]
-        guest.hidden = self.hidden
-        guest.read_only = self.read_only
-        guest.mount_point = self.mount_point
-        guest.volumes = tuple(fd for role, fd in zip(roles, fds, strict=True) if role == "volume")
-        for role, fd in zip(roles, fds, strict=True):
-            if role == "netns":
-                guest.netns = fd
-            elif role in ("stdin", "stdout", "stderr"):
-                guest.stdio[("stdin", "stdout", "stderr").index(role)] = fd
-        guest.given_output = "stdout" in roles
-        if bundle["seccomp"]:
-            guest.filter = self._filter(bundle["seccomp"])
-        return guest
-
     def _network_flag(self, guest: stage.Guest) -> int:
         """Give the guest an empty network namespace if it wants one: a ready one, else one that clone makes."""
         if guest.bundle["netns"] != "new":
             return 0
         guest.netns = guest.owned_netns = self.logs.take_network()
         return namespace.NEWNET if guest.netns < 0 else 0
-
-    def _filter(self, path: str) -> seccomp.Filter:
-        """A compiled system call filter, read once: its name is its digest."""
-        if path not in self.filters:
-            with open(path, "rb") as file:
-                self.filters[path] = seccomp.Filter(file.read())
-        return self.filters[path]
 
     def _output(self, process: Process, guest: stage.Guest) -> Output | None:
         """Pipes for what the process writes, unless it was given descriptors or makes a terminal."""
@@ -306,54 +259,10 @@ class Launcher:
             guest.stdio[1], guest.stdio[2] = output.make_pipes()
         return output
 
-    def _clone(self, process: Process, guest: stage.Guest, flags: int, steps: tuple[Any, ...]) -> None:
-        """Make the process; it goes on in `stage.run`. Its status channel ends when it executes the command."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        group = -1
-        try:
-            guest.cgroup_tasks = tuple(cgroup.open_entrances(process.groups))
-            if "" in process.groups:
-                group = os.open(process.groups[""], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                if process.owns_groups:
-                    self._filter_devices(group)
-            self._give_slot(process, guest)
-            process.pid, process.pidfd = syscall.clone3(flags, cgroup=group)
-            if process.pid == 0:
-                ours.close()  # its own copy: else it would not notice that it has no launcher any more
-                guest.status = Channel(theirs)
-                stage.run(guest, steps)
-        except BaseException:
-            ours.close()
-            if guest.progress is not None:
-                self._take_slot(process)
-            raise
-        finally:
-            theirs.close()
-            for fd in (*guest.cgroup_tasks, group):
-                if fd >= 0:
-                    os.close(fd)
-        process.started_ns = time.time_ns()
-        process.status = Channel(ours)
-        self.watch(ours.fileno(), lambda: self._status(process))
-
-    def _give_slot(self, process: Process, guest: stage.Guest) -> None:
-        """A byte of the shared page in which the child says how far it came."""
-        if not self.slots:
-            raise RequestError(f"{_SLOTS} guests are being started at this moment", "ConflictError", "try again")
-        process.slot = guest.slot = self.slots.pop()
-        guest.progress = self.progress
-
-    def _take_slot(self, process: Process) -> bool:
-        """Whether the child came as far as executing its command; its byte is free again."""
-        ready = self.progress[process.slot] != 0
-        self.progress[process.slot] = 0
-        self.slots.append(process.slot)
-        return ready
-
-    def _filter_devices(self, group: int) -> None:
-        if self.device_filter < 0:
-            self.device_filter = cgroup_device.load_device_filter()
-        cgroup_device.attach_device_filter(group, self.device_filter)
+    def _await(self, process: Process) -> None:
+        """Hear what a new process tells of its set-up."""
+        assert process.status is not None
+        self.watch(process.status.fileno(), lambda: self._status(process))
 
     def _close_given(self, guest: stage.Guest, output: Output | None) -> None:
         """Close the child's ends in this process (descriptors of the request are closed by `_request`)."""
@@ -382,7 +291,7 @@ class Launcher:
         status.close()
         process.status = None
         self.watch(process.pidfd, lambda: self._ended(process))
-        if self._take_slot(process) and process.error is None:
+        if self.spawner.take_slot(process) and process.error is None:
             self._tell_running(process)
 
     def _tell_running(self, process: Process) -> None:

@@ -55,6 +55,9 @@ class FakeNode:
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.channels: list[Channel] = []
         self.consoles: set[int] = set()
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        self.lock = open(f"{os.path.dirname(path)}/node.lock", "a")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)  # a command that finds nobody at the socket starts a daemon, a real one
         self.listen()
 
     def listen(self) -> None:
@@ -103,6 +106,7 @@ class FakeNode:
 
     def close(self) -> None:
         self.die()
+        self.lock.close()
         for child in self.children.values():
             child.kill()
             child.wait()

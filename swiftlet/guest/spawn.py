@@ -1,0 +1,128 @@
+"""Making a process: what every child is told, its control groups, and the clone itself. The launcher's hands.
+
+Imports the standard library and `swiftlet.linux` only.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import time
+from typing import Any
+
+from swiftlet.guest import stage
+from swiftlet.guest.process import Process
+from swiftlet.linux import cgroup, cgroup_device, namespace, seccomp, syscall
+from swiftlet.linux.channel import Channel
+
+_SLOTS = mmap.PAGESIZE
+"""Processes that may be between clone and exec at one time."""
+
+
+class RequestError(Exception):
+    """A request cannot be met; `kind` is a class name of `swiftlet.model.error`."""
+
+    def __init__(self, message: str, kind: str = "LaunchError", hint: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.hint = hint
+
+
+class Spawner:
+    """What all children have in common, and the page in which each tells that it executes its command."""
+
+    def __init__(self, mount_point: str) -> None:
+        self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._mount_point = mount_point
+        self._filters: dict[str, seccomp.Filter] = {}
+        self._hidden = stage.masked_on_host()
+        self._read_only = stage.read_only_on_host()
+        self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._device_filter = -1
+        self._progress = mmap.mmap(-1, _SLOTS)
+        self._slots = list(range(_SLOTS))
+
+    def guest(self, bundle: dict[str, Any], roles: list[str], fds: tuple[int, ...]) -> stage.Guest:
+        """What the child is told of a bundle (or an exec request) and of the descriptors that came with it."""
+        guest = stage.Guest(bundle)
+        guest.stdio = [self.null, self.null, self.null]
+        guest.hidden = self._hidden
+        guest.read_only = self._read_only
+        guest.mount_point = self._mount_point
+        guest.volumes = tuple(fd for role, fd in zip(roles, fds, strict=True) if role == "volume")
+        for role, fd in zip(roles, fds, strict=True):
+            if role == "netns":
+                guest.netns = fd
+            elif role in ("stdin", "stdout", "stderr"):
+                guest.stdio[("stdin", "stdout", "stderr").index(role)] = fd
+        guest.given_output = "stdout" in roles
+        if bundle["seccomp"]:
+            guest.filter = self._filter(bundle["seccomp"])
+        return guest
+
+    def _filter(self, path: str) -> seccomp.Filter:
+        """A compiled system call filter, read once: its name is its digest."""
+        if path not in self._filters:
+            with open(path, "rb") as file:
+                self._filters[path] = seccomp.Filter(file.read())
+        return self._filters[path]
+
+    def clone(self, process: Process, guest: stage.Guest, flags: int, steps: tuple[Any, ...]) -> None:
+        """Make the process; it goes on in `stage.run`. Its status channel ends when it executes the command.
+
+        Raises OSError, RequestError.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        group = -1
+        try:
+            guest.cgroup_tasks = tuple(cgroup.open_entrances(process.groups))
+            if "" in process.groups:
+                group = os.open(process.groups[""], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                if process.owns_groups:
+                    self._filter_devices(group)
+            self._give_slot(process, guest)
+            process.pid, process.pidfd = syscall.clone3(flags, cgroup=group)
+            if process.pid == 0:
+                ours.close()  # its own copy: else it would not notice that it has no launcher any more
+                guest.status = Channel(theirs)
+                stage.run(guest, steps)
+        except BaseException:
+            ours.close()
+            if guest.progress is not None:
+                self.take_slot(process)
+            raise
+        finally:
+            theirs.close()
+            for fd in (*guest.cgroup_tasks, group):
+                if fd >= 0:
+                    os.close(fd)
+        process.started_ns = time.time_ns()
+        process.status = Channel(ours)
+
+    def clone_beside(self, target: int, process: Process, guest: stage.Guest, steps: tuple[Any, ...]) -> None:
+        """Make the process in the pid namespace of a guest, given by its first process's pidfd. Raises as `clone`."""
+        syscall.setns(target, namespace.NEWPID)
+        try:
+            self.clone(process, guest, 0, steps)
+        finally:
+            syscall.setns(self._own_pid_namespace, namespace.NEWPID)
+
+    def _give_slot(self, process: Process, guest: stage.Guest) -> None:
+        """A byte of the shared page in which the child says how far it came."""
+        if not self._slots:
+            raise RequestError(f"{_SLOTS} guests are being started at this moment", "ConflictError", "try again")
+        process.slot = guest.slot = self._slots.pop()
+        guest.progress = self._progress
+
+    def take_slot(self, process: Process) -> bool:
+        """Whether the child came as far as executing its command; its byte is free again."""
+        ready = self._progress[process.slot] != 0
+        self._progress[process.slot] = 0
+        self._slots.append(process.slot)
+        return ready
+
+    def _filter_devices(self, group: int) -> None:
+        if self._device_filter < 0:
+            self._device_filter = cgroup_device.load_device_filter()
+        cgroup_device.attach_device_filter(group, self._device_filter)
