@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any
 
-from swiftlet.guest import stage
+from swiftlet.guest import view
 from swiftlet.linux import capability
 
 CAPABILITIES = [f"CAP_{name}" for name, number in capability.NUMBERS.items() if number in capability.DEFAULT]
@@ -61,8 +61,8 @@ def _mounts() -> list[dict[str, Any]]:
 def _linux(seccomp: list[str] | None, limits: bool) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
-        "maskedPaths": [path for path, _ in stage.masked_on_host()],
-        "readonlyPaths": list(stage.read_only_on_host()),
+        "maskedPaths": [path for path, _ in view.masked_on_host()],
+        "readonlyPaths": list(view.read_only_on_host()),
     }
     if limits:
         linux["resources"] = {"pids": {"limit": 4096}, "devices": [{"allow": False, "access": "rwm"}]}

@@ -1,14 +1,15 @@
 """How the launcher begins: as the one of its instance, from a sealed interpreter, at a socket that is ready.
 
-Imports the standard library only. What it then does is `launcher`'s.
+Imports the standard library and `swiftlet.linux` only. What it then does is `launcher`'s.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import sys
+
+from swiftlet.linux.lean import socket
 
 
 def seal_interpreter() -> None:

@@ -8,10 +8,13 @@ so the guest's environment is as before or complete. (Changing the lower of a mo
 from __future__ import annotations
 
 import os
-from typing import NoReturn
 
 from swiftlet.guest.stage import Guest, StageError
 from swiftlet.linux import mount, namespace, syscall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def insert(guest: Guest) -> NoReturn:

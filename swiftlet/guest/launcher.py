@@ -12,19 +12,21 @@ from __future__ import annotations
 import gc
 import os
 import select
-import signal
-import socket
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from swiftlet.guest import insertion, stage
 from swiftlet.guest.begin import listen, seal_interpreter, take_lock
-from swiftlet.guest.logworker import LogWorker
-from swiftlet.guest.process import Output, Process, close_all, complain, exit_of, write_exit
+from swiftlet.guest.logworker import FEW_NETWORKS, LogWorker
+from swiftlet.guest.process import Output, Process, complain, exit_of, write_exit
 from swiftlet.guest.spawn import RequestError, Spawner
 from swiftlet.linux import cgroup, mount, namespace, syscall
 from swiftlet.linux.channel import Channel
+from swiftlet.linux.lean import signal, socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 _NAMESPACES = namespace.NEWNS | namespace.NEWUTS | namespace.NEWIPC | namespace.NEWPID
 
@@ -64,7 +66,7 @@ class Launcher:
                     callback()
 
     def _accept(self) -> None:
-        connection, _ = self.listener.accept()
+        connection = socket.socket(fileno=self.listener._accept()[0])  # type: ignore[attr-defined]
         if not _is_ours(connection):
             connection.close()
             return
@@ -136,24 +138,20 @@ class Launcher:
         guest = self.spawner.guest(bundle, parameters["roles"], fds)
         process = Process(key, "", call, bundle["state_dir"], bundle["cgroup"]["paths"], bundle["tty"])
         output = None
-        logs: list[int] = []
         try:
             if bundle["userns"]:
                 guest.userns = namespace.user_namespace(bundle["userns"])
+            guest.view = self.spawner.view(bundle)
             output = self._output(process, guest)
             if output is not None and parameters["attach"]:
                 output.attach()
-            if output is not None and not process.tty:
-                logs = output.open_logs(process.state_dir)
             cgroup.create(process.groups)
             process.owns_groups = True
             cgroup.apply(tuple((path, value) for path, value in bundle["cgroup"]["writes"]))
             self.spawner.clone(process, guest, _NAMESPACES | self._network_flag(guest), stage.START)
-            self._await(process)
         except BaseException:
             if output is not None:
                 output.close()
-            close_all(logs)
             self._remove_groups(process)
             raise
         finally:
@@ -162,7 +160,8 @@ class Launcher:
         if output is not None:
             self.outputs[key] = output
             if not process.tty:
-                self.logs.add(key, process.state_dir, output, logs)
+                self._keep_logs(process, output)
+        self._await(process)
 
     def do_exec(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> None:
         """Run one more process in a running guest."""
@@ -259,10 +258,27 @@ class Launcher:
             guest.stdio[1], guest.stdio[2] = output.make_pipes()
         return output
 
+    def _keep_logs(self, process: Process, output: Output) -> None:
+        """Give a guest's outputs to the log worker. Files are made while the child sets itself up beside it."""
+        try:
+            logs = output.open_logs(process.state_dir)
+        except OSError as error:
+            process.error = {"kind": "LaunchError", "message": str(error), "hint": ""}
+        else:
+            self.logs.add(process.key, process.state_dir, output, logs)
+
     def _await(self, process: Process) -> None:
-        """Hear what a new process tells of its set-up."""
-        assert process.status is not None
-        self.watch(process.status.fileno(), lambda: self._status(process))
+        """Let a new process execute its command once it is set up, or give up where something of ours failed."""
+        status = process.status
+        assert status is not None
+        self.watch(status.fileno(), lambda: self._status(process))
+        try:
+            if process.error is None:
+                status.sock.send(b"\0", socket.MSG_NOSIGNAL)
+            else:
+                status.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return  # the child has ended, or it ends now: `_status` sees that
 
     def _close_given(self, guest: stage.Guest, output: Output | None) -> None:
         """Close the child's ends in this process (descriptors of the request are closed by `_request`)."""
@@ -293,6 +309,7 @@ class Launcher:
         self.watch(process.pidfd, lambda: self._ended(process))
         if self.spawner.take_slot(process) and process.error is None:
             self._tell_running(process)
+        self.logs.order_networks(low=FEW_NETWORKS)
 
     def _tell_running(self, process: Process) -> None:
         process.running = True
@@ -349,7 +366,7 @@ class Launcher:
         self.tell({"event": "exited", "id": process.key, "exec": process.exec, "exit": exit_of(process, {})})
 
     def _finish(self, process: Process) -> None:
-        leaving = exit_of(process, cgroup.usage(process.groups))
+        leaving = exit_of(process, cgroup.usage(process.groups, final=True))
         if process.running:
             self._keep_exit(process, leaving)
             self.tell({"event": "exited", "id": process.key, "exec": "", "exit": leaving})
@@ -361,6 +378,7 @@ class Launcher:
         output = self.outputs.pop(process.key, None)
         if output is not None:
             self._told(process.key, output)
+        self.logs.order_networks()
 
     def _keep_exit(self, process: Process, leaving: dict[str, Any]) -> None:
         """Write exit.json. A full disk, or a folder that has gone, is no reason to end with every other guest."""

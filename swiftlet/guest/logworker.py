@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
-import socket
 import sys
 import termios
-from collections import deque
-from collections.abc import Callable
 
 from swiftlet.guest import pump
 from swiftlet.guest.process import Output, close_all, complain
 from swiftlet.linux.channel import Channel
+from swiftlet.linux.lean import signal, socket
 
-SPARE_NETWORKS = 4
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SPARE_NETWORKS, FEW_NETWORKS = 4, 2
 
 
 class LogWorker:
@@ -27,7 +28,7 @@ class LogWorker:
         self._null = null
         self._outputs: dict[str, tuple[str, Output]] = {}
         self._flushing: dict[str, Callable[[], None]] = {}
-        self._networks: deque[int] = deque()
+        self._networks: list[int] = []
         self._ordered = 0
         self._start()
 
@@ -42,15 +43,19 @@ class LogWorker:
         self._channel = Channel(ours)
         self._watch(ours.fileno(), self._read)
         self._ordered = 0
-        self._order_networks()
+        self.order_networks()
 
     def take_network(self) -> int:
         """A network namespace that is ready, to be closed by the caller; -1 when there is none at the moment."""
-        fd = self._networks.popleft() if self._networks else -1
-        self._order_networks()
-        return fd
+        return self._networks.pop() if self._networks else -1
 
-    def _order_networks(self) -> None:
+    def order_networks(self, low: int = SPARE_NETWORKS) -> None:
+        """Have as many made as are missing, if fewer than `low` are there.
+
+        Making one holds up whoever waits for the kernel's RCU, as a guest's end does, so this is best called after.
+        """
+        if len(self._networks) + self._ordered >= low:
+            return
         while len(self._networks) + self._ordered < SPARE_NETWORKS:
             self._ordered += 1
             self._send({"do": "network"})

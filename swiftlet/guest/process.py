@@ -6,12 +6,15 @@ Imports the standard library only. Descriptors held here are close-on-exec.
 from __future__ import annotations
 
 import os
-import signal
 import time
-from typing import Any
 
 from swiftlet.linux import message
 from swiftlet.linux.channel import Channel
+from swiftlet.linux.lean import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LOGS = ("stdout", "stderr")
 
@@ -141,10 +144,8 @@ def exit_of(process: Process, usage: dict[str, int]) -> dict[str, Any]:
 
 
 def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    names = (name for name, value in vars(signal).items() if value == number and name.startswith("SIG"))
+    return next((name for name in names if "_" not in name), f"signal {number}")
 
 
 def complain(text: str) -> None:

@@ -14,15 +14,17 @@ import ctypes
 import errno
 import os
 import select
-import signal
-import socket
 import struct
 import time
-from typing import Any
 
 from swiftlet.guest.process import complain
 from swiftlet.linux import namespace, syscall
 from swiftlet.linux.channel import Channel
+from swiftlet.linux.lean import signal, socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CHUNK = 1 << 16
 RECORD = struct.Struct("<QQB")

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from swiftlet.guest import stage
+from swiftlet.guest import stage, view
 from swiftlet.linux import capability, mount, namespace, syscall
 from swiftlet.linux.channel import Channel
 from swiftlet.linux.child import leash
@@ -110,12 +110,14 @@ def main() -> None:
         shm_bytes=16 << 20, hostname="sandbox", uid=0, gid=0, groups=[], capabilities=sorted(capability.DEFAULT),
     )  # fmt: skip
     guest = stage.Guest(bundle)
-    guest.hidden = stage.masked_on_host()
+    guest.view = view.kernel(None, bundle["shm_bytes"])
+    guest.covers = view.covers(view.masked_on_host(), ())
     guest.mount_point = f"{bundle['state_dir']}/root"
     null = os.open("/dev/null", os.O_RDONLY)
     guest.stdio = [null, os.dup(1), os.dup(2)]
     told, guest_end = socket.socketpair()
     guest.status = Channel(guest_end)
+    told.send(b"\0")  # the launcher's word that the command may be executed
     mount.private_namespace([bundle["state_dir"], *bundle["rootfs"]["lowers"], "/proc", "/dev", "/sys"])
     spaces = namespace.NEWNS | namespace.NEWUTS | namespace.NEWIPC | namespace.NEWPID | namespace.NEWNET
     pid, _ = syscall.clone3(spaces)

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import mmap
 import os
-import socket
 import time
-from typing import Any
 
-from swiftlet.guest import stage
+from swiftlet.guest import stage, view
 from swiftlet.guest.process import Process
 from swiftlet.linux import cgroup, cgroup_device, namespace, seccomp, syscall
 from swiftlet.linux.channel import Channel
+from swiftlet.linux.lean import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _SLOTS = mmap.PAGESIZE
 """Processes that may be between clone and exec at one time."""
+
+_VIEWS = 64
+"""Settings whose system calls are kept."""
 
 
 class RequestError(Exception):
@@ -36,8 +42,8 @@ class Spawner:
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._mount_point = mount_point
         self._filters: dict[str, seccomp.Filter] = {}
-        self._hidden = stage.masked_on_host()
-        self._read_only = stage.read_only_on_host()
+        self._views: dict[tuple[tuple[str, ...], int], tuple[syscall.Call, ...]] = {}
+        self._covers = view.covers(view.masked_on_host(), view.read_only_on_host())
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._device_filter = -1
         self._progress = mmap.mmap(-1, _SLOTS)
@@ -47,8 +53,7 @@ class Spawner:
         """What the child is told of a bundle (or an exec request) and of the descriptors that came with it."""
         guest = stage.Guest(bundle)
         guest.stdio = [self.null, self.null, self.null]
-        guest.hidden = self._hidden
-        guest.read_only = self._read_only
+        guest.covers = self._covers
         guest.mount_point = self._mount_point
         guest.volumes = tuple(fd for role, fd in zip(roles, fds, strict=True) if role == "volume")
         for role, fd in zip(roles, fds, strict=True):
@@ -60,6 +65,16 @@ class Spawner:
         if bundle["seccomp"]:
             guest.filter = self._filter(bundle["seccomp"])
         return guest
+
+    def view(self, bundle: dict[str, Any]) -> tuple[syscall.Call, ...]:
+        """What a guest sees of the kernel: the same for all with the same settings, but for who owns it."""
+        settings = (tuple(name for name in bundle["cgroup"]["paths"] if name), bundle["shm_bytes"])
+        if settings not in self._views:
+            if len(self._views) == _VIEWS:
+                self._views.clear()
+            self._views[settings] = view.kernel(*settings)
+        owner = bundle["userns"]
+        return (*self._views[settings], *view.owned_by(owner)) if owner else self._views[settings]
 
     def _filter(self, path: str) -> seccomp.Filter:
         """A compiled system call filter, read once: its name is its digest."""

@@ -15,35 +15,15 @@ import os
 import resource
 import stat
 import struct
-from socket import MSG_DONTWAIT
-from typing import Any, NoReturn
 
 from swiftlet.linux import capability, mount, namespace, seccomp, syscall
 from swiftlet.linux.channel import Channel
-from swiftlet.linux.mount import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT
+from swiftlet.linux.lean import signal, socket
+from swiftlet.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-else:
-    import _signal as signal  # the enums around it would cost 30 microseconds of every start
-
-NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
-LINKS = (
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("ptmx", "pts/ptmx"),
-)
-MASKED = (
-    *(f"/proc/{name}" for name in ("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats")),
-    *(f"/proc/{name}" for name in ("sched_debug", "scsi", "timer_list", "timer_stats")),
-    *("/sys/devices/virtual/powercap", "/sys/firmware"),
-)
-"""Docker's masked paths (its thermal_throttle too, which `masked_on_host` adds for each processor)."""
-
-READ_ONLY = tuple(f"/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger"))
+    from typing import Any, NoReturn
 
 _SIGNALS = tuple(int(number) for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP))
 
@@ -65,8 +45,8 @@ class Guest:
 
     def __init__(self, bundle: dict[str, Any]) -> None:
         self.bundle = bundle
-        self.hidden: tuple[tuple[str, bool], ...] = ()
-        self.read_only: tuple[str, ...] = ()
+        self.view: tuple[syscall.Call, ...] = ()
+        self.covers: tuple[syscall.Call, ...] = ()
         self.cgroup_tasks: tuple[int, ...] = ()
         self.stdio: list[int] = [-1, -1, -1]
         self.volumes: tuple[int, ...] = ()
@@ -88,26 +68,15 @@ class Guest:
         has gone ends here: nobody would ever know of its guest.
         """
         assert self.status is not None
+        if not self.status.sock.recv(1):  # its word that the logs are there; nothing, when it failed or has gone
+            os._exit(125)
         try:
-            self.status.sock.recv(1, MSG_DONTWAIT)
+            self.status.sock.recv(1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             if self.progress is not None:
                 self.progress[self.slot] = 1
             return
         os._exit(125)
-
-
-def masked_on_host() -> tuple[tuple[str, bool], ...]:
-    """Which of the masked paths this kernel has, and whether each is a folder. Asked once by the launcher."""
-    base = "/sys/devices/system/cpu"
-    processors = [name for name in os.listdir(base) if name.startswith("cpu") and name[3:].isdigit()]
-    paths = [*MASKED, *(f"{base}/{name}/thermal_throttle" for name in processors)]
-    return tuple((path, os.path.isdir(path)) for path in paths if os.path.exists(path))
-
-
-def read_only_on_host() -> tuple[str, ...]:
-    """Which of the read-only paths this kernel has."""
-    return tuple(path for path in READ_ONLY if os.path.exists(path))
 
 
 def join_cgroups(guest: Guest) -> None:
@@ -172,51 +141,9 @@ def _mapped_lowers(lowers: list[str], userns: int, mount_point: str) -> list[str
     return mapped
 
 
-def mount_kernel(guest: Guest) -> None:
-    """Mount /proc and /sys."""
-    strict = MS_NOSUID | MS_NODEV | MS_NOEXEC
-    syscall.mount("proc", "/proc", "proc", strict)
-    syscall.mount("sysfs", "/sys", "sysfs", strict | MS_RDONLY)
-
-
-def mount_cgroups(guest: Guest) -> None:
-    """Show the guest its own control groups, read-only: runtimes read their memory limit there."""
-    strict = MS_NOSUID | MS_NODEV | MS_NOEXEC
-    hierarchies = [name for name in guest.bundle["cgroup"]["paths"] if name]
-    if not hierarchies:
-        syscall.mount("cgroup", "/sys/fs/cgroup", "cgroup2", strict | MS_RDONLY)
-        return
-    syscall.mount("tmpfs", "/sys/fs/cgroup", "tmpfs", strict, "size=4k,mode=755")
-    for name in hierarchies:
-        os.mkdir(f"/sys/fs/cgroup/{name}")
-        syscall.mount("cgroup", f"/sys/fs/cgroup/{name}", "cgroup", strict | MS_RDONLY, name)
-    syscall.mount("none", "/sys/fs/cgroup", "", MS_REMOUNT | MS_BIND | MS_RDONLY | strict)
-
-
-def mount_devices(guest: Guest) -> None:
-    """/dev: six nodes, the usual links, pseudo-terminals, shared memory and message queues of the guest's own."""
-    syscall.mount("tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "size=65536k,mode=755")
-    mask = os.umask(0)
-    for name, major, minor in NODES:
-        os.mknod(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
-    os.umask(mask)
-    for name, target in LINKS:
-        os.symlink(target, f"/dev/{name}")
-    for name in ("pts", "shm", "mqueue"):
-        os.mkdir(f"/dev/{name}")
-    strict = MS_NOSUID | MS_NOEXEC
-    syscall.mount("devpts", "/dev/pts", "devpts", strict, "newinstance,ptmxmode=0666,mode=0620,gid=5")
-    size = guest.bundle["shm_bytes"]
-    syscall.mount("shm", "/dev/shm", "tmpfs", strict | MS_NODEV, f"size={size},mode=1777")
-    syscall.mount("mqueue", "/dev/mqueue", "mqueue", strict | MS_NODEV)
-    if guest.userns >= 0:
-        _give_devices(guest.bundle["userns"])
-
-
-def _give_devices(first: int) -> None:
-    """In a user namespace the guest's root owns what a container's root expects to own."""
-    for path in ("/dev", "/dev/shm", "/dev/pts/ptmx", *(f"/dev/{name}" for name, _, _ in NODES)):
-        os.chown(path, first, first)
+def show_kernel(guest: Guest) -> None:
+    """Mount /proc, /sys and /dev (`guest.view`)."""
+    syscall.perform(guest.view)
 
 
 def attach_volumes(guest: Guest) -> None:
@@ -246,16 +173,8 @@ def _tmpfs_options(text: str) -> tuple[int, str]:
 
 
 def hide_paths(guest: Guest) -> None:
-    """Mask what tells about the host, and make read-only what changes it."""
-    strict = MS_NOSUID | MS_NODEV | MS_NOEXEC
-    for path, is_folder in guest.hidden:
-        if is_folder:
-            syscall.mount("tmpfs", path, "tmpfs", strict | MS_RDONLY, "size=0k,nr_inodes=2")
-        else:
-            syscall.mount("/dev/null", path, "", MS_BIND)
-    for path in guest.read_only:
-        syscall.mount(path, path, "", MS_BIND | mount.MS_REC)
-        syscall.mount("none", path, "", MS_REMOUNT | MS_BIND | MS_RDONLY | strict)
+    """Mask what tells about the host, and make read-only what changes it (`guest.covers`)."""
+    syscall.perform(guest.covers)
 
 
 def open_console(guest: Guest) -> None:
@@ -392,9 +311,7 @@ START = (
     join_cgroups,
     join_network,
     enter_root,
-    mount_kernel,
-    mount_cgroups,
-    mount_devices,
+    show_kernel,
     attach_volumes,
     hide_paths,
     open_console,
@@ -406,7 +323,7 @@ START = (
     drop_privileges,
     execute,
 )
-SANDBOX = (enter_root, mount_kernel, mount_devices, hide_paths, name_host, take_stdio, drop_privileges, execute)
+SANDBOX = (enter_root, show_kernel, hide_paths, name_host, take_stdio, drop_privileges, execute)
 EXEC = (join_guest, open_console, take_stdio, set_limits, enter_folder, drop_privileges, execute)
 
 

@@ -76,7 +76,6 @@ _AMBIENT_CLEAR_ALL = 4
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _header = ctypes.create_string_buffer(struct.pack("<II", _VERSION, 0), 8)
 _sets = ctypes.create_string_buffer(24)
-_HEADER, _SETS = ctypes.addressof(_header), ctypes.addressof(_sets)
 
 
 def number_of(name: str) -> int:
@@ -139,7 +138,7 @@ def drop_to(uid: int, gid: int, groups: tuple[int, ...], keep: frozenset[int] | 
 
 def permitted() -> frozenset[int]:
     """The calling process's permitted set."""
-    call(_CAPGET, _HEADER, _SETS, about="capget")
+    call(_CAPGET, _header, _sets, about="capget")
     _, low, _, _, high, _ = struct.unpack("<6I", _sets)
     mask = low | high << 32
     return frozenset(number for number in range(64) if mask >> number & 1)
@@ -150,7 +149,7 @@ def set_capabilities(numbers: frozenset[int]) -> None:
     mask = sum(1 << number for number in numbers)
     low, high = mask & 0xFFFFFFFF, mask >> 32
     struct.pack_into("<6I", _sets, 0, low, low, 0, high, high, 0)
-    call(_CAPSET, _HEADER, _SETS, about="capset")
+    call(_CAPSET, _header, _sets, about="capset")
 
 
 def no_new_privileges() -> None:

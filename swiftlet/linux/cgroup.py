@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import time
 
 from swiftlet.linux.cgroup_layout import Layout, Plan, detect, plan, read_text, shares_of
+from swiftlet.linux.lean import signal
 
 __all__ = [
     "Layout",
@@ -238,15 +238,17 @@ def remove_parent(layout: Layout, folder: str) -> None:
             pass
 
 
-def usage(paths: dict[str, str]) -> dict[str, int]:
+def usage(paths: dict[str, str], *, final: bool = False) -> dict[str, int]:
     """What the kernel counted for a guest; a number that this kernel does not keep has no key.
 
+    final: only what is of interest at its end, that is not `memory_bytes` and not `pids`.
     cpu_ns, cpu_user_ns, cpu_system_ns: CPU time in nanoseconds (version 2 counts microseconds). memory_bytes,
     memory_peak_bytes: memory with page cache, now and at most. pids: tasks. oom_kills: processes killed for memory.
     """
     found: dict[str, int] = {}
+    elsewhere = {controller for key in paths for controller in key.split(",")}
     for key, path in paths.items():
-        counters = _counters(key)
+        counters = [each for each in _counters(key, elsewhere) if not (final and each[0] in ("memory_bytes", "pids"))]
         texts = {file: _words(f"{path}/{file}") for file in {counter[1] for counter in counters}}
         for name, file, field, factor in counters:
             value = _number(texts[file], field)
@@ -275,10 +277,17 @@ _COUNTERS_V1 = (
 )
 
 
-def _counters(key: str) -> list[tuple[str, str, str, int]]:
-    """The counters that a hierarchy may have: a version 1 file begins with its controller's name."""
+def _counters(key: str, elsewhere: set[str]) -> list[tuple[str, str, str, int]]:
+    """The counters that a hierarchy may have: a file begins with its controller's name.
+
+    elsewhere: controllers of version 1 hierarchies, which the unified one lacks (its cpu.stat it has always).
+    """
     if key == "":
-        return list(_COUNTERS_UNIFIED)
+        return [
+            counter
+            for counter in _COUNTERS_UNIFIED
+            if counter[1] == "cpu.stat" or counter[1].partition(".")[0] not in elsewhere
+        ]
     return [counter for counter in _COUNTERS_V1 if counter[1].partition(".")[0] in key.split(",")]
 
 

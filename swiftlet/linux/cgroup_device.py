@@ -139,4 +139,4 @@ def attach_device_filter(group: int, program: int = -1) -> None:
 
 def _bpf(command: int, attributes: bytes, what: str) -> int:
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    return call(_SYS_BPF, command, ctypes.addressof(buffer), len(attributes), about=what)
+    return call(_SYS_BPF, command, buffer, len(attributes), about=what)

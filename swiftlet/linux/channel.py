@@ -1,7 +1,7 @@
 """Messages over a Unix stream socket in varlink's framing: NUL-terminated JSON, file descriptors alongside.
 
 Used by the command, the daemon and the launcher alike. The command must start fast, so nothing is imported
-but C modules: `_socket` is what `socket` wraps, and saves 5 ms of selectors and enum.
+but C modules.
 A message that comes with descriptors says how many in its top-level member `fds`; they are sent with the
 message's first byte. What the messages mean is left to the layers above.
 """
@@ -11,14 +11,12 @@ from __future__ import annotations
 import os
 import sys
 
+from swiftlet.linux.lean import socket
 from swiftlet.linux.message import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from typing import Any
-else:
-    import _socket as socket
 
 MAX_MESSAGE = 8 << 20
 """Bytes of one message; a longer one is refused before it is buffered whole."""

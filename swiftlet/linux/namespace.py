@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
-import socket
 import struct
 
 from swiftlet.linux import syscall
+from swiftlet.linux.lean import signal, socket
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -47,5 +46,8 @@ def network_namespace() -> int:
 def raise_loopback() -> None:
     """Let `lo` of this process's network namespace carry packets."""
     set_flags, up_and_running = 0x8914, 0x41
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+    control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
         fcntl.ioctl(control, set_flags, struct.pack("16sh14x", b"lo", up_and_running))
+    finally:
+        control.close()

@@ -23,7 +23,7 @@ class Filter:
         self._program = bytearray(program)
         place = ctypes.addressof(ctypes.c_char.from_buffer(self._program))
         self._description = bytearray(struct.pack("<HxxxxxxQ", len(program) // 8, place))
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._description))
+        self._address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(self._description)))
 
     def load(self) -> None:
         """Bind this thread, its children and what they execute to the program, for good.

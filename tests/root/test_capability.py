@@ -89,7 +89,7 @@ def test_capabilities_that_were_inheritable_or_ambient_before_are_gone():
         everything = sum(1 << number for number in capability.permitted())
         low, high = everything & 0xFFFFFFFF, everything >> 32
         capability.struct.pack_into("<6I", capability._sets, 0, low, low, raised, high, high, 0)
-        capability.call(126, capability._HEADER, capability._SETS)
+        capability.call(126, capability._header, capability._sets)
         capability.call(157, 47, 2, 13, 0, 0)
         before = status(own_status())
         capability.drop_to(0, 0, (), capability.DEFAULT)

@@ -151,9 +151,11 @@ def test_a_log_worker_that_is_killed_when_a_log_has_gone_does_not_end_the_launch
 
 
 def test_a_guest_whose_log_cannot_be_made_does_not_start(launcher: TestLauncher, busybox_root: str) -> None:
-    bundle = launcher.bundle("a", [busybox_root], ["sleep", "100"])
+    bundle = launcher.bundle("a", [busybox_root], ["touch", "/executed"])
     os.mkdir(f"{bundle['state_dir']}/index")
     message, _ = launcher.start(bundle)
     assert "index" in message["error"]["message"]
+    assert not os.path.exists(f"{bundle['state_dir']}/upper/executed")
+    assert not os.path.exists(f"{bundle['state_dir']}/exit.json")
     assert launcher.request("list", {})[0]["parameters"]["guests"] == {}
     assert cgroup.groups_below(launcher.layout, launcher.folder) == {}

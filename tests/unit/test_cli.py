@@ -301,7 +301,8 @@ ALLOWED = {
     *("_json", "_socket", "_struct", "_signal", "select", "struct", "time", "errno"),
     *("os", "stat", "_stat", "posixpath", "genericpath", "_collections_abc", "os.path", "__future__"),
     *("swiftlet", "swiftlet.cli", "swiftlet.cli.main", "swiftlet.cli.options", "swiftlet.cli.ps", "swiftlet.cli.table"),
-    *("swiftlet.api", "swiftlet.api.client", "swiftlet.linux", "swiftlet.linux.channel", "swiftlet.linux.message"),
+    *("swiftlet.api", "swiftlet.api.client", "swiftlet.linux"),
+    *("swiftlet.linux.channel", "swiftlet.linux.lean", "swiftlet.linux.message"),
     *("swiftlet.model", "swiftlet.model.error", "swiftlet.model.instance"),
 }
 RUN = {"swiftlet.cli." + name for name in ("run", "workload", "foreground", "signals", "progress")}
@@ -337,3 +338,10 @@ def test_the_other_hot_commands_load_no_slow_module(tmp_path, words):
     stopped = {"Stop": {"exited": {"code": 0}}, "Remove": {}}
     slow = {"argparse", "json", "re", "enum", "typing", "socket", "ctypes", "msgspec", "yaml", "rich", "subprocess"}
     assert not loaded_by(tmp_path, words, stopped) & slow
+
+
+def test_the_launcher_loads_neither_enums_nor_types_nor_regular_expressions():
+    script = f"import sys; sys.path[:0] = [{ROOT!r}]; import swiftlet.guest.launcher; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-IS", "-c", script], capture_output=True, text=True, check=True)
+    heavy = {"enum", "typing", "re", "functools", "collections", "signal", "socket", "json"}
+    assert not heavy & set(done.stdout.split()), "each clone copies what these take, a tenth of its time"
