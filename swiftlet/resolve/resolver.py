@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from swiftlet.resolve.host import Stamp
     from swiftlet.resolve.lock import Lock
 
-RULES = "6"
+RULES = "7"
 """Changes with anything that makes the same template resolve to other files (walker, policy tables, packs)."""
 
 PROGRAM_FOLDERS = ("/usr/sbin", "/usr/bin")
@@ -117,6 +117,8 @@ class Resolver:
         record = self._record(item.reference)
         if record is None or record.get("key") != key or not _unchanged(record.get("stamps", ())):
             return None
+        if record["lock"].get("borrowed") and not self._fits_below(item, record["lock"]):
+            return None
         closure = self._closure_of(record)
         if closure is not None and self._missing(closure.entries):  # objects were damaged and taken away
             return self._restore(item, _lock_of(record, closure), key)
@@ -135,11 +137,17 @@ class Resolver:
 
     def _resolve(self, item: Located, key: str, below: Sequence[str], done: dict[str, Closure]) -> Closure:
         """The long way."""
+        import msgspec
+
+        from swiftlet.resolve.apt import Package
         from swiftlet.resolve.assemble import assemble
 
         under = [entry for other in self.catalogue.below(item) for entry in done[other.reference].entries]
-        made = self._with_fresh_lists(lambda: assemble(item.template, self._ready(), below=under, family=item.family))
+        beneath = msgspec.convert(self._packages_below(item), list[Package])
         template = item.template
+        made = self._with_fresh_lists(
+            lambda: assemble(template, self._ready(), below=under, beneath=beneath, family=item.family)
+        )
         closure = closure_of(
             item.reference,
             made.entries,
@@ -150,6 +158,22 @@ class Resolver:
         )
         self._save(item, key, closure, made)
         return closure
+
+    def _fits_below(self, item: Located, lock: Mapping[str, Any]) -> bool:
+        """Whether what was borrowed is still what lies below: libraries of two releases might not fit one another."""
+        below: dict[str, str] = {}
+        for package in self._packages_below(item):
+            below.setdefault(package["name"], package["version"])
+        return all(
+            below.get(package["name"], package["version"]) == package["version"]
+            for package in lock["packages"]
+            if package["name"] in lock["borrowed"]
+        )
+
+    def _packages_below(self, item: Located) -> list[dict[str, Any]]:
+        """What the templates that this one requires were made of, as recorded, topmost first."""
+        records = [self._record(other.reference) for other in self.catalogue.below(item)]
+        return [package for record in records if record for package in record["lock"].get("packages", ())]
 
     def _save(self, item: Located, key: str, closure: Closure, made: Assembled) -> None:
         from swiftlet.resolve.lock import FORMAT, Lock
@@ -166,6 +190,7 @@ class Resolver:
             wheels=made.wheels,
             entrypoint=closure.entrypoint,
             family=item.family,
+            borrowed=made.borrowed,
         )
         self._write(item, key, closure, lock, made.stamps)
 

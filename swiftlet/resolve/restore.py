@@ -82,7 +82,9 @@ def _restore_host(path: str, entries: list[Entry], tools: Tools) -> None:
 
 def _make_again(lock: Lock, missing: Sequence[Entry], tools: Tools) -> None:
     """What was generated is generated again, from the lock's own versions of everything."""
-    assemble(lock.template, tools, family=lock.family, pinned=Pinned(lock.packages, lock.wheels))
+    own = tuple(package for package in lock.packages if package.name not in lock.borrowed)
+    beneath = [package for package in lock.packages if package.name in lock.borrowed]
+    assemble(lock.template, tools, beneath=beneath, family=lock.family, pinned=Pinned(own, lock.wheels))
     for entry in missing:
         if not tools.objects.has(entry.digest, is_executable(entry.mode)):
             raise ResolveError(f"{entry.path} ({entry.source}) cannot be made again as the lock has it")
