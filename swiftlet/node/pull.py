@@ -272,13 +272,16 @@ def _component_of(closure: Closure) -> dict[str, Any]:
 
 
 def _having(work: Work) -> dict[str, Any]:
-    from swiftlet.resolve.commands import templates_with
+    from swiftlet.resolve.commands import programs_like, templates_with
     from swiftlet.store.session import Session
 
     with Session(work.layout) as session:
         resolver, _ = work.resolver(session)
-        found = templates_with(work.parameters["command"], resolver.catalogue.known(), resolver.resolved)
-        return {"templates": found}
+        command = work.parameters["command"]
+        stack = resolver.catalogue.stack(work.parameters["stack"])
+        programs = programs_like(command, filter(None, map(resolver.resolved, stack)))
+        found = [] if programs else templates_with(command, resolver.catalogue.known(), resolver.resolved)
+        return {"templates": found, "programs": programs}
 
 
 def _template_verify(work: Work) -> dict[str, Any]:
