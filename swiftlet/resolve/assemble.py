@@ -5,6 +5,7 @@ This is the long way, taken when nothing is cached; whether it must be taken is 
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -215,6 +216,8 @@ def _listed_files(assembly: Assembly, template: Template) -> None:
             for item in assembly.supplies.host.below(path):
                 assembly.walker.take(item.member.path, why)
                 found = item
+        if found is None and template.name.startswith("host:"):
+            raise NotFoundError(f"{template.name}: {_lacking(path)}")
         if found is None:
             raise NotFoundError(
                 f"$.files.{name} of {template.reference}: no package of it has {path}, nor has this host",
@@ -226,6 +229,13 @@ def _listed_files(assembly: Assembly, template: Template) -> None:
             assembly.take_below(found.member.path, why)
         if path in template.entrypoint[:1]:
             _check_program(path, follow(assembly.supplies, path))
+
+
+def _lacking(path: str) -> str:
+    """Why nothing of this host can be taken at a path."""
+    if os.path.lexists(path):
+        return "that is no file or folder of a disk, so no guest can have it"
+    return "this host has no such file"
 
 
 def _check_program(path: str, found: Found | None) -> None:
