@@ -6,7 +6,7 @@ import os
 import sys
 
 from swiftlet.api.client import Client
-from swiftlet.cli.options import JSON, Command, Option, Parsed
+from swiftlet.cli.options import JSON, Command, Option, Parsed, check_one_form
 from swiftlet.cli.progress import Progress
 from swiftlet.cli.table import print_json, print_table, printable, size_text
 from swiftlet.cli.workload import template_path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def ls(parsed: Parsed) -> int:
     """List templates."""
+    check_one_form(parsed, "template ls")
     with Client() as client:
         templates = client.call("Templates")[0]["templates"]
     if parsed.on("json"):
