@@ -107,6 +107,8 @@ def explain(parsed: Parsed) -> int:
         why, source = entry.get("why") or "asked for", entry.get("source")
         sys.stdout.write(printable("  " * depth + f"{entry['path']}: {why}" + (f"  [{source}]" if source else "")))
         sys.stdout.write("\n")
+    for other in found.get("others") or ():
+        sys.stdout.write(printable(f"also of this name: {other}") + "\n")
     return 0
 
 
@@ -220,10 +222,14 @@ COMMANDS = (
         "template explain",
         "Say why a file is in a template.",
         explain,
-        usage="[--json] TEMPLATE PATH",
+        usage="[--json] TEMPLATE PATH|NAME",
         arguments=(2, 2),
         options=(JSON,),
-        examples=("swiftlet template explain nginx@1.22 /lib/x86_64-linux-gnu/libpcre2-8.so.0",),
+        about="A NAME without a slash, such as a soname, is looked for in every folder.",
+        examples=(
+            "swiftlet template explain nginx@1.22 libpcre2-8.so.0",
+            "swiftlet template explain nginx@1.22 /lib/x86_64-linux-gnu/libpcre2-8.so.0",
+        ),
     ),
     Command(
         "template verify",

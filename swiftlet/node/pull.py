@@ -244,14 +244,14 @@ def _template(work: Work) -> dict[str, Any]:
 def _explain(work: Work) -> dict[str, Any]:
     import msgspec
 
-    from swiftlet.resolve.explain import explain
+    from swiftlet.resolve.explain import explain, paths_named
     from swiftlet.store.session import Session
 
     with Session(work.layout) as session:
         resolver, _ = work.resolver(session)
-        chain = explain(resolver.stack([work.parameters["template"]]), work.parameters["path"])
-        entries = msgspec.to_builtins(chain)
-        return {"entry": entries[0], "chain": entries}
+        closures, path = resolver.stack([work.parameters["template"]]), work.parameters["path"]
+        entries = msgspec.to_builtins(explain(closures, path))
+        return {"entry": entries[0], "chain": entries, "others": paths_named(closures, path)[1:]}
 
 
 def _component(work: Work) -> dict[str, Any]:

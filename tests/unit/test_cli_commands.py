@@ -229,6 +229,9 @@ def test_template_explain_goes_from_the_file_to_the_template(node, says):
         "/usr/lib/libpcre2.so: needed by /usr/sbin/nginx  [deb:libpcre2=1]",
         "  /usr/sbin/nginx: files.nginx of nginx@1.22",
     ]
+    node.answers["Explain"] = {"entry": file, "chain": chain, "others": ["/opt/libpcre2.so"]}
+    shown = says("template", "explain", "nginx", "libpcre2.so")[1].splitlines()
+    assert len(shown) == 3 and shown[2] == "also of this name: /opt/libpcre2.so"
 
 
 @pytest.mark.parametrize(("words", "method"), [("store verify", "StoreVerify"), ("template verify", "TemplateVerify")])

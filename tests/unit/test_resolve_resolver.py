@@ -12,7 +12,7 @@ import time
 import pytest
 
 from swiftlet.model.error import BadElfError, HostError, InputError, MissingLibraryError, NotFoundError, ResolveError
-from swiftlet.resolve.explain import explain
+from swiftlet.resolve.explain import explain, paths_named
 from swiftlet.resolve.resolver import Resolver
 from swiftlet.store.layout import Layout
 from swiftlet.store.session import Session
@@ -279,7 +279,20 @@ def test_explain_of_a_path_that_is_not_there_has_near_ones(instance):
         explain(closures, "/lib/libc.so.6")
     assert "/usr/lib/x86_64-linux-gnu/libc.so.6" in caught.value.hint
     with pytest.raises(InputError):
-        explain(closures, "libc.so.6")
+        explain(closures, "lib/libc.so.6")
+
+
+def test_explain_of_a_bare_name_finds_it_in_any_folder(instance, tmp_path):
+    (tmp_path / "libc.so.6").write_bytes(b"not the first")
+    closures = instance.stack(template(tmp_path, "t", f"files: {{ls: /bin/ls, other: {tmp_path}/libc.so.6}}\n"))
+    found = paths_named(closures, "libc.so.6")
+    assert sorted(found) == sorted([f"{tmp_path}/libc.so.6", "/usr/lib/x86_64-linux-gnu/libc.so.6"])
+    assert explain(closures, "libc.so.6")[0].path == found[0]
+    for name in ("", ".", "so.6", "libc.so"):
+        assert paths_named(closures, name) == []
+    with pytest.raises(NotFoundError, match=r"libc\.so\.7 is not in t@1") as caught:
+        explain(closures, "libc.so.7")
+    assert "libc.so.6" in caught.value.hint
 
 
 def test_names_that_would_be_options_never_reach_a_command_line(instance, tmp_path):
