@@ -206,6 +206,22 @@ def test_what_a_template_generates_is_made_in_the_sandbox_and_kept(tmp_path):
         assert instance.session.objects.has(made.digest)
 
 
+def test_what_was_made_over_required_templates_can_be_made_again_over_them(tmp_path):
+    def sandbox(entries, run):
+        assert "/usr/bin/ls" in {entry.path for entry in entries}
+        return {"/etc/made": (0o640, b"hello")}
+
+    template(tmp_path, "low", "files: {ls: /bin/ls}\n")
+    text = "requires: [./low.yaml]\ngenerate:\n  - run: [ls]\n    outputs: [/etc/made]\n"
+    high = template(tmp_path, "high", text)
+    first, other = Instance(tmp_path / "root", sandbox), Instance(tmp_path / "other", sandbox)
+    with first.session:
+        closures, lock = first.stack(high), json.loads(first.resolver().lock([high]))
+    with other.session:
+        assert other.stack(high, lock=lock) == closures
+        assert other.session.objects.has(closures[0].find("/etc/made").digest)
+
+
 def test_an_output_that_is_not_made_is_an_error(tmp_path):
     instance = Instance(tmp_path / "root", lambda entries, run: {})
     text = "files: {ls: /bin/ls}\ngenerate:\n  - run: [ls]\n    outputs: [/etc/made]\n"
