@@ -137,7 +137,8 @@ method Template(template: string) -> (template: object, closure: ?ClosureSummary
 
 method Resolve(templates: []string, lock: ?object, upgrade: ?bool) -> (progress: ?Progress, closures: ?[]Resolved)
 
-method Explain(template: string, path: string) -> (entry: Entry, chain: []Entry)
+# path: in the guest, or a bare name. others: further paths of that name.
+method Explain(template: string, path: string) -> (entry: Entry, chain: []Entry, others: []string)
 
 # repair: take what is damaged, and all that was built on it, out of use.
 method TemplateVerify(templates: []string, repair: ?bool) -> (

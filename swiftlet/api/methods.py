@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from swiftlet.api import interface, parameters
 from swiftlet.api.service import Call, Interface, Method, Reply
 from swiftlet.model.error import CommandNotFoundError, ConflictError, InputError, SwiftletError
+from swiftlet.model.workload import Workload
 from swiftlet.node import describe, execute
 from swiftlet.node.check import workload_of
 from swiftlet.node.guests import Progress, Started
@@ -76,7 +77,7 @@ class Methods:
         def work(tell: Progress) -> Coroutine[Any, Any, Started]:
             return self._guests.run(workload, tell, attach=attach, stdin=stdin)
 
-        started = await self._advised(_with_progress(call, work), "add {}, which has it", "-t {}")
+        started = await self._advised(_with_progress(call, work), workload, "add {}, which has it", "-t {}")
         return await self._started(call, started, attach)
 
     async def start(self, call: Call, given: parameters.Start) -> Reply:
@@ -106,7 +107,9 @@ class Methods:
         stdin = _stdin_of(call, bool(given.interactive) and not tty)
         work = execute.execute(self._guests, guest, command, attach=attach, stdin=stdin)
         insert = f"`swiftlet insert {guest.name} {{}}`"
-        running = await self._advised(self._guests.finish(work, lambda done: done.fds), "{} adds it", insert)
+        running = await self._advised(
+            self._guests.finish(work, lambda done: done.fds), guest.workload, "{} adds it", insert
+        )
         call.close_descriptors()
         answer = {"started": _started_of(guest, running.pid)}
         if not attach:
@@ -114,10 +117,10 @@ class Methods:
         await call.send(answer, running.fds)
         return Reply({"exited": await running.ended})
 
-    async def _advised(self, work: Coroutine[Any, Any, Result], hint: str, each: str) -> Result:
-        """Do the work; where it fails for want of a command, `hint` says what to do with the templates that have it.
+    async def _advised(self, work: Coroutine[Any, Any, Result], workload: Workload, hint: str, each: str) -> Result:
+        """Do the work; where it fails for want of a command, say where the guest has it, else which template has.
 
-        each: how one of them is spelled in it.
+        hint: what to do with the templates. each: how one of them is spelled in it.
         """
         try:
             return await work
@@ -125,10 +128,13 @@ class Methods:
             missing = _MISSING.search(str(error))
             if error.hint or missing is None:
                 raise
+            asked = {"command": missing[1] or missing[2], "stack": list(workload.templates)}
             try:
-                found = await self._node.workers.run("having", {"command": missing[1] or missing[2]})
+                found = await self._node.workers.run("having", asked)
             except SwiftletError:
                 raise error from None
+            if found["programs"]:
+                raise CommandNotFoundError(str(error), f"the guest has {' and '.join(found['programs'])}") from None
             spelled = " or ".join(each.format(template) for template in found["templates"])
             raise CommandNotFoundError(str(error), hint.format(spelled) if spelled else "") from None
 

@@ -99,7 +99,7 @@ class Resolve(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Explain(msgspec.Struct, forbid_unknown_fields=True):
-    """path: in the guest."""
+    """path: in the guest, or a bare file name."""
 
     template: str
     path: str

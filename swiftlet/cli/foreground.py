@@ -124,7 +124,10 @@ class Foreground:
             if keys:
                 awaited = select.POLLIN if self.console in self.outputs else 0
                 self.feed = Feed(self.poll, self.console, awaited=awaited, detach=DetachKeys())
-            return self._run()
+            code = self._run()
+        if self._detached():  # out of raw mode, where a new line would not go back to the first column
+            sys.stderr.write("\ndetached\n")
+        return code
 
     def _mind_size(self, console: int) -> None:
         from swiftlet.cli.terminal import copy_size, is_terminal
@@ -144,10 +147,7 @@ class Foreground:
             return 128 + interrupt.number
         finally:
             self.signals.resized = None
-        if self._detached():
-            sys.stderr.write("detached\n")
-            return 0
-        return self._code()
+        return 0 if self._detached() else self._code()
 
     def _detached(self) -> bool:
         return self.feed is not None and self.feed.detached

@@ -132,6 +132,10 @@ def _help(words: list[str]) -> int:
 def _unknown(word: str, known: dict[str, str]) -> InputError:
     import difflib
 
+    from swiftlet.cli.elsewhere import COMMANDS
+
+    if word in COMMANDS and known is MODULES:
+        return InputError(f"there is no command {word!r}", COMMANDS[word])
     near = difflib.get_close_matches(word, known, n=3)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     return InputError(f"there is no command {word!r}", f"{meant}`swiftlet --help` lists the commands")

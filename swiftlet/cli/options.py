@@ -96,6 +96,12 @@ JSON = Option("--json", "print JSON for machines")
 QUIET = Option("-q --quiet", "print ids or names only")
 
 
+def check_one_form(parsed: Parsed, name: str) -> None:
+    """Refuse --json beside -q where each is a form of the same listing. Raises InputError."""
+    if parsed.on("json") and parsed.on("quiet"):
+        raise InputError(f"{name}: --json and -q are two forms of one list", "leave one out; --json has ids and names")
+
+
 def rewrite_terminal(token: str) -> list[str]:
     """`-it` as users of docker type it, where -t itself means a template.
 

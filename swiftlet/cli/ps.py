@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from swiftlet.api.client import Client
-from swiftlet.cli.options import JSON, QUIET, Command, Option, Parsed
+from swiftlet.cli.options import JSON, QUIET, Command, Option, Parsed, check_one_form
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,9 +15,11 @@ TITLES = ("GUEST ID", "TEMPLATES", "COMMAND", "CREATED", "STATUS", "PORTS", "NAM
 
 
 def ps(parsed: Parsed) -> int:
-    """List guests."""
+    """List guests, newest first."""
+    check_one_form(parsed, "ps")
     with Client() as client:
         guests = client.call("List", {"all": parsed.on("all")})[0]["guests"]
+    guests.sort(key=lambda guest: -guest["created_ns"])
     if parsed.on("quiet"):
         sys.stdout.write("".join(f"{guest['id'][:12]}\n" for guest in guests))
         return 0
@@ -51,7 +53,7 @@ def row(guest: dict[str, Any], whole: bool = False) -> tuple[str, ...]:
 COMMANDS = (
     Command(
         "ps",
-        "List running guests.",
+        "List running guests, newest first.",
         ps,
         usage="[-a] [-q | --json]",
         options=(

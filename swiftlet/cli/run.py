@@ -9,7 +9,7 @@ from swiftlet.api.client import Client
 from swiftlet.cli.foreground import follow
 from swiftlet.cli.options import Command, Option, Parsed, rewrite_terminal
 from swiftlet.cli.workload import OPTIONS, combine, declared
-from swiftlet.model.error import InputError, WireError
+from swiftlet.model.error import InputError, NotFoundError, WireError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 def run(parsed: Parsed) -> int:
     """Run a guest; returns its exit code, or 0 with -d."""
+    try:
+        return _run(parsed)
+    except (InputError, NotFoundError) as error:
+        from swiftlet.cli.elsewhere import with_terminal
+
+        interactive = parsed.on("interactive") and not parsed.on("tty")
+        raise with_terminal(error, parsed.many("template"), interactive=interactive) from None
+
+
+def _run(parsed: Parsed) -> int:
     with Client() as client:
         workload = workload_of(parsed, client)
         quiet = parsed.on("quiet")
@@ -30,6 +40,11 @@ def run(parsed: Parsed) -> int:
 
 def workload_of(parsed: Parsed, client: Client) -> dict[str, Any]:
     """The workload that flags (and a file, which the daemon reads) declare."""
+    for template in parsed.many("template"):
+        if template.startswith("-"):
+            from swiftlet.cli.elsewhere import TERMINAL
+
+            raise InputError(f"run: -t needs the name of a template, not {template!r}", TERMINAL)
     workload = declared(parsed, os.environ, os.getcwd())
     if parsed.on("file"):
         workload = combine(_read_file(parsed.one("file"), client), workload)

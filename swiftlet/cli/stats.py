@@ -75,7 +75,16 @@ COMMANDS = (
         usage="[--no-stream | --json] [GUEST...]",
         arguments=(0, -1),
         options=(Option("--no-stream", "once, instead of every second until Ctrl-C"), JSON),
-        about="PRIVATE is memory that is the guest's alone, SHARED what other guests map too.",
+        about=(
+            "CPU %        of one core, between two samples\n"
+            "MEM USAGE    what the kernel charges to the guest's control group, and holds against its limit: memory,\n"
+            "             files in the page cache (charged to whoever read them first), the kernel's own for it\n"
+            "PRIVATE      pages in the memory of its processes that one process alone maps, files' pages among them\n"
+            "SHARED       its part of the pages that several processes map (a library of two guests: half to each)\n"
+            "PIDS         processes and threads\n\n"
+            "PRIVATE and SHARED, summed over guests, are what guests have mapped, no page twice. They can exceed MEM\n"
+            "USAGE: a file that this host or another guest read first is mapped here and charged there."
+        ),
         examples=("swiftlet stats", "swiftlet stats --no-stream cache", "swiftlet stats --json"),
     ),
 )

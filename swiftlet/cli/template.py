@@ -6,7 +6,7 @@ import os
 import sys
 
 from swiftlet.api.client import Client
-from swiftlet.cli.options import JSON, Command, Option, Parsed
+from swiftlet.cli.options import JSON, Command, Option, Parsed, check_one_form
 from swiftlet.cli.progress import Progress
 from swiftlet.cli.table import print_json, print_table, printable, size_text
 from swiftlet.cli.workload import template_path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def ls(parsed: Parsed) -> int:
     """List templates."""
+    check_one_form(parsed, "template ls")
     with Client() as client:
         templates = client.call("Templates")[0]["templates"]
     if parsed.on("json"):
@@ -106,6 +107,8 @@ def explain(parsed: Parsed) -> int:
         why, source = entry.get("why") or "asked for", entry.get("source")
         sys.stdout.write(printable("  " * depth + f"{entry['path']}: {why}" + (f"  [{source}]" if source else "")))
         sys.stdout.write("\n")
+    for other in found.get("others") or ():
+        sys.stdout.write(printable(f"also of this name: {other}") + "\n")
     return 0
 
 
@@ -219,10 +222,14 @@ COMMANDS = (
         "template explain",
         "Say why a file is in a template.",
         explain,
-        usage="[--json] TEMPLATE PATH",
+        usage="[--json] TEMPLATE PATH|NAME",
         arguments=(2, 2),
         options=(JSON,),
-        examples=("swiftlet template explain nginx@1.22 /lib/x86_64-linux-gnu/libpcre2-8.so.0",),
+        about="A NAME without a slash, such as a soname, is looked for in every folder.",
+        examples=(
+            "swiftlet template explain nginx@1.22 libpcre2-8.so.0",
+            "swiftlet template explain nginx@1.22 /lib/x86_64-linux-gnu/libpcre2-8.so.0",
+        ),
     ),
     Command(
         "template verify",

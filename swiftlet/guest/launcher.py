@@ -371,7 +371,7 @@ class Launcher:
             self._keep_exit(process, leaving)
             self.tell({"event": "exited", "id": process.key, "exec": "", "exit": leaving})
         else:
-            self._tell_failed(process)
+            self._tell_failed(process, oom=leaving["oom"])
         self._remove_groups(process)  # before any other request, so the guest can be started again
         os.close(process.pidfd)
         del self.guests[process.key]
@@ -387,11 +387,11 @@ class Launcher:
         except OSError as error:
             complain(f"{process.key}: exit.json: {error}")
 
-    def _tell_failed(self, process: Process) -> None:
+    def _tell_failed(self, process: Process, *, oom: bool = False) -> None:
         error = process.error or {
             "kind": "LaunchError",
             "message": f"guest {process.key} was killed while it was being set up",
-            "hint": "",
+            "hint": "its limit of memory is too low for that: raise --memory" if oom else "",
         }
         self.tell({"call": process.call, "error": error})
 

@@ -20,6 +20,9 @@ from swiftlet.model.workload import Workload
 MAX_ARGUMENT = 131_072
 """Bytes of one argument or variable: the kernel's MAX_ARG_STRLEN."""
 
+MIN_MEMORY = 1 << 20
+"""Bytes. A guest's limit holds while it is set up, too: that takes about 700 KiB, before its command has any."""
+
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 _LIMIT = re.compile(r"[a-z]{2,12}")
 _TMPFS_OPTION = re.compile(
@@ -90,6 +93,8 @@ def _numbers(workload: Workload) -> Iterable[tuple[str, str]]:
     resources = workload.resources
     if not 0 <= resources.memory < _NO_LIMIT:
         yield "$.resources.memory", "is not a number of bytes"
+    elif 0 < resources.memory < MIN_MEMORY:
+        yield "$.resources.memory", f"{resources.memory} bytes is less than 1M, which setting a guest up takes of it"
     if not (math.isfinite(resources.cpus) and 0 <= resources.cpus <= 65536):
         yield "$.resources.cpus", "is not a number of cores"
     if not 0 <= resources.cpu_weight <= 10000:

@@ -7,6 +7,7 @@ answers mean for a guest is left to `guests`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -33,6 +34,9 @@ ATTEMPTS = 3
 
 LINGER_SECONDS = 0.05
 """After a launcher's end, what it has sent is read for so long if the connection does not end by itself."""
+
+LEAVE_SECONDS = 2.0
+"""A launcher that was told to leave ends in a few hundredths of a second; its socket is left where it takes longer."""
 
 DEATH_SECONDS = 0.5
 """Between the end of a killed launcher's connection and its own lie a few milliseconds."""
@@ -66,6 +70,7 @@ class LauncherClient:
         self._connecting: asyncio.Lock = asyncio.Lock()
         self._start = start or start_launcher
         self._process: subprocess.Popen[bytes] | None = None
+        self._dismissed = False
         self._next = random.getrandbits(50)
         self._pending: dict[int, asyncio.Future[Answer]] = {}
 
@@ -145,6 +150,24 @@ class LauncherClient:
             raise
         return call, answer
 
+    async def dismiss(self) -> None:
+        """Have the launcher leave if it has no guest, and take its socket away. Raises SwiftletError.
+
+        Only for the daemon that holds the instance's lock: no other starts a launcher, so the socket is of this one.
+        """
+        self._dismissed = True
+        answer, fds = await self.request("stop", {})
+        close_all(fds)
+        if answer.get("guests") or self._peer is None:
+            return
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._peer.ended.wait()
+        except TimeoutError:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._instance.launcher_socket)
+
     def close(self) -> None:
         """Leave the launcher to itself."""
         if self._wire is not None:
@@ -205,14 +228,15 @@ class LauncherClient:
             answer.set_result((message.get("parameters", {}), fds))
 
     def _lost(self) -> None:
-        log.error("the launcher has gone")
         self._wire = None
         if self._process is not None:
             self._process.poll()
         for answer in self._pending.values():
             if not answer.done():
                 answer.set_exception(LaunchError("the launcher died", f"try again; see {self._log_path}"))
-        self._on_lost()
+        if not self._dismissed:
+            log.error("the launcher has gone")
+            self._on_lost()
 
 
 class _Peer:

@@ -74,7 +74,7 @@ class Node:
         await self.guests.close()
         if not running and self.launcher.connected:
             try:
-                await self.launcher.request("stop", {})
+                await self.launcher.dismiss()
             except SwiftletError as error:
                 log.warning("%s", error)
         self.launcher.close()

@@ -244,14 +244,14 @@ def _template(work: Work) -> dict[str, Any]:
 def _explain(work: Work) -> dict[str, Any]:
     import msgspec
 
-    from swiftlet.resolve.explain import explain
+    from swiftlet.resolve.explain import explain, paths_named
     from swiftlet.store.session import Session
 
     with Session(work.layout) as session:
         resolver, _ = work.resolver(session)
-        chain = explain(resolver.stack([work.parameters["template"]]), work.parameters["path"])
-        entries = msgspec.to_builtins(chain)
-        return {"entry": entries[0], "chain": entries}
+        closures, path = resolver.stack([work.parameters["template"]]), work.parameters["path"]
+        entries = msgspec.to_builtins(explain(closures, path))
+        return {"entry": entries[0], "chain": entries, "others": paths_named(closures, path)[1:]}
 
 
 def _component(work: Work) -> dict[str, Any]:
@@ -272,13 +272,16 @@ def _component_of(closure: Closure) -> dict[str, Any]:
 
 
 def _having(work: Work) -> dict[str, Any]:
-    from swiftlet.resolve.commands import templates_with
+    from swiftlet.resolve.commands import programs_like, templates_with
     from swiftlet.store.session import Session
 
     with Session(work.layout) as session:
         resolver, _ = work.resolver(session)
-        found = templates_with(work.parameters["command"], resolver.catalogue.known(), resolver.resolved)
-        return {"templates": found}
+        command = work.parameters["command"]
+        stack = resolver.catalogue.stack(work.parameters["stack"])
+        programs = programs_like(command, filter(None, map(resolver.resolved, stack)))
+        found = [] if programs else templates_with(command, resolver.catalogue.known(), resolver.resolved)
+        return {"templates": found, "programs": programs}
 
 
 def _template_verify(work: Work) -> dict[str, Any]:

@@ -5,6 +5,7 @@ This is the long way, taken when nothing is cached; whether it must be taken is 
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -40,12 +41,13 @@ class Pinned(NamedTuple):
 
 
 class Assembled(NamedTuple):
-    """What a template turned out to be."""
+    """What a template turned out to be. borrowed: names of those `packages` that came with required templates."""
 
     entries: list[Entry]
     packages: tuple[Package, ...]
     wheels: tuple[Wheel, ...]
     stamps: tuple[Stamp, ...]
+    borrowed: tuple[str, ...] = ()
 
 
 class Tools(NamedTuple):
@@ -59,20 +61,28 @@ class Tools(NamedTuple):
 
 
 def assemble(
-    template: Template, tools: Tools, *, below: Sequence[Entry] = (), family: bool = False, pinned: Pinned | None = None
+    template: Template,
+    tools: Tools,
+    *,
+    below: Sequence[Entry] = (),
+    beneath: Sequence[Package] = (),
+    family: bool = False,
+    pinned: Pinned | None = None,
 ) -> Assembled:
     """Resolve one template and put its files into the store.
 
-    below: the entries of what it requires. family: its packages stand for all that is built from their sources
-    (`deb:NAME`). pinned: take these versions and no others. Raises NotFoundError, ResolveError and its kinds,
-    FetchError, FullError, StoreError, HostError.
+    below: the entries of what it requires; beneath: the packages that those are of. family: its packages stand for
+    all that is built from their sources (`deb:NAME`). pinned: take these versions and no others. Raises
+    NotFoundError, ResolveError and its kinds, FetchError, FullError, StoreError, HostError.
     """
     with ExitStack() as stack:
         packages, own = _packages(template, tools, family, pinned)
         universe = stack.enter_context(Universe(tools.apt, tools.cache, packages, own)) if packages else None
         wheels = stack.enter_context(Wheels(tools.cache, _wheels(template, tools, pinned)))
         host = stack.enter_context(HostFiles())
-        supplies = Supplies(universe, wheels, host, tools.apt)
+        others = _others(beneath, packages)
+        lower = stack.enter_context(Universe(tools.apt, tools.cache, others, (), fixed=True)) if others else None
+        supplies = Supplies(universe, wheels, host, tools.apt, lower)
         provided = frozenset((*(entry.path for entry in below), *template.links))
         walker = Walker(supplies, provided, _library_path(template))
         assembly = Assembly(walker, supplies, tools.objects)
@@ -81,8 +91,32 @@ def assemble(
         _generate(assembly, template, tools, below)
         entries = [taken.entry for taken in walker.taken.values()]
         check_paths(entries)
-        read = tuple(universe.packages[name] for name in sorted(universe.archives)) if universe else ()
-        return Assembled(entries, read, tuple(wheels.wheels.values()), tuple(host.stamps.values()))
+        read = [universe.packages[name] for name in sorted(universe.archives)] if universe else []
+        borrowed = _borrowed(lower, entries)
+        return Assembled(
+            entries,
+            (*read, *borrowed),
+            tuple(wheels.wheels.values()),
+            tuple(host.stamps.values()),
+            tuple(package.name for package in borrowed),
+        )
+
+
+def _others(beneath: Sequence[Package], packages: Sequence[Package]) -> list[Package]:
+    """Of what required templates brought, topmost first, each once; a version that is the template's own wins."""
+    own = {package.name for package in packages}
+    found: dict[str, Package] = {}
+    for package in beneath:
+        if package.name not in own:
+            found.setdefault(package.name, package)
+    return list(found.values())
+
+
+def _borrowed(lower: Universe | None, entries: Sequence[Entry]) -> list[Package]:
+    """The packages from beneath that files were taken of."""
+    sources = {entry.source for entry in entries}
+    read = [lower.packages[name] for name in sorted(lower.archives)] if lower else []
+    return [package for package in read if package.origin in sources]
 
 
 def _packages(
@@ -182,6 +216,8 @@ def _listed_files(assembly: Assembly, template: Template) -> None:
             for item in assembly.supplies.host.below(path):
                 assembly.walker.take(item.member.path, why)
                 found = item
+        if found is None and template.name.startswith("host:"):
+            raise NotFoundError(f"{template.name}: {_lacking(path)}")
         if found is None:
             raise NotFoundError(
                 f"$.files.{name} of {template.reference}: no package of it has {path}, nor has this host",
@@ -193,6 +229,13 @@ def _listed_files(assembly: Assembly, template: Template) -> None:
             assembly.take_below(found.member.path, why)
         if path in template.entrypoint[:1]:
             _check_program(path, follow(assembly.supplies, path))
+
+
+def _lacking(path: str) -> str:
+    """Why nothing of this host can be taken at a path."""
+    if os.path.lexists(path):
+        return "that is no file or folder of a disk, so no guest can have it"
+    return "this host has no such file"
 
 
 def _check_program(path: str, found: Found | None) -> None:

@@ -1,4 +1,6 @@
-"""Which template has a command that a guest lacks: for the hint of `command not found`, and nothing rests on it.
+"""Where a command is that a guest lacks: for the hint of `command not found`, and nothing rests on it.
+
+The guest may have it outside its PATH or under another name (nobody runs update-alternatives), else a template may.
 
 What is resolved is known by its files; of other templates what they spell out counts, and for packages what this
 host's dpkg knows of its own.
@@ -20,6 +22,15 @@ MOST = 3
 
 DPKG_SECONDS = 5.0
 
+_ALTERNATIVES = {
+    "awk": ("mawk", "gawk", "original-awk"),
+    "editor": ("nano", "vim.tiny", "vim.basic", "vim.nox"),
+    "pager": ("less",),
+    "vi": ("vim.basic", "vim.tiny", "vim.nox", "nvi"),
+}
+"""Commands whose programs are not called after them."""
+
+_IN_PATH = tuple(f"{folder}/" for folder in policy.PROGRAM_FOLDERS)
 _FOLDERS = (*policy.PROGRAM_FOLDERS, "/bin", "/sbin")
 _COMMAND = re.compile(rf"(?:(?:{'|'.join(_FOLDERS)})/)?([A-Za-z0-9_\[][A-Za-z0-9+._-]{{0,63}})")
 
@@ -41,6 +52,28 @@ def templates_with(
     if name in found:
         return [name]
     return list(dict.fromkeys(found or [f"deb:{package}" for package in packages]))[:MOST]
+
+
+def programs_like(command: str, closures: Iterable[Closure]) -> list[str]:
+    """Paths in a stack of programs called like a command that was not found, else of what Debian's alternatives
+    would make of it (php: php8.2, nc: nc.openbsd, vi: vim.tiny). [] where there are none.
+    """
+    name = command.rpartition("/")[2]
+    programs = [
+        entry.path
+        for closure in closures
+        for entry in closure.entries
+        if entry.kind == "file" and entry.mode & 0o111 and entry.path != command
+    ]
+    same = [path for path in programs if path.rpartition("/")[2] == name]
+    others = [path for path in programs if path.startswith(_IN_PATH) and _is_alternative(path.rpartition("/")[2], name)]
+    return list(dict.fromkeys(same or others))[:MOST]
+
+
+def _is_alternative(program: str, name: str) -> bool:
+    if program in _ALTERNATIVES.get(name, ()):
+        return True
+    return re.fullmatch(rf"{re.escape(name)}(-?[0-9][0-9.]*|\.[a-z]+)", program) is not None
 
 
 def _has(located: Located, closure: Closure | None, paths: set[str], packages: dict[str, str]) -> bool:

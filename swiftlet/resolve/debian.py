@@ -20,10 +20,17 @@ MAX_GUESSES = 12
 
 
 class Universe:
-    """The packages of one template. Close it, or use it as a context manager."""
+    """The packages of one template. Close it, or use it as a context manager.
 
-    def __init__(self, apt: Apt, cache: str, packages: Iterable[Package], own: Iterable[str]) -> None:
+    own: names of those that the template asks for. fixed: these are what required templates brought, so libraries are
+    taken from them, or from packages that they depend on, and nothing else.
+    """
+
+    def __init__(
+        self, apt: Apt, cache: str, packages: Iterable[Package], own: Iterable[str], *, fixed: bool = False
+    ) -> None:
         self.apt = apt
+        self.fixed = fixed
         self.index = f"{cache}/index"
         self.packages = {package.name: package for package in packages}
         self.own = set(own)
@@ -79,6 +86,10 @@ class Universe:
         """A descriptor and the offset in it where a file's content starts."""
         return self.archives[found.package].content(found.member)
 
+    def holds(self, found: Found) -> bool:
+        """Whether this is of a package that has been read here."""
+        return found.package in self.archives and self.packages[found.package].origin == found.source
+
     def find(self, path: str) -> Found | None:
         """See Supply."""
         hit = self._paths.get(path)
@@ -91,7 +102,7 @@ class Universe:
 
     def companions(self, found: Found) -> Iterable[str]:
         """The other files of a program's package and of those built with it, unless the program stands alone."""
-        if found.package in policy.SINGLE_PROGRAMS or found.package not in self.packages:
+        if self.fixed or found.package in policy.SINGLE_PROGRAMS or found.package not in self.packages:
             return ()
         family = self.family([found.package], self.packages)
         self.load(family)
@@ -106,6 +117,8 @@ class Universe:
 
     def seek(self, wants: Sequence[Want]) -> bool:
         """See Supply: fetch the likeliest packages for all wants; a far guess only when no near one is left."""
+        if self.fixed:
+            wants = [want for want in wants if want.kind == "library"]
         for step in range(len(self._steps)):
             candidates: list[str] = []
             for want in {(want.kind, want.name): want for want in wants}.values():
@@ -116,6 +129,8 @@ class Universe:
 
     def advice(self, want: Want) -> str:
         """See Supply."""
+        if self.fixed:
+            return ""
         guesses = _guesses(want)
         package = offering(self.apt, want, self.packages)
         if package:
@@ -158,9 +173,14 @@ class Universe:
         return [name for name in depends if not self._is_library(name)][:MAX_GUESSES]
 
     def _by_archive(self, want: Want) -> list[str]:
-        """What is recommended with the needing file's package, or is a small program that nothing has to depend on."""
+        """What is recommended with the needing file's package, or is a small program that nothing has to depend on.
+
+        Beneath a template: what the packages there depend on, of which they needed nothing themselves.
+        """
         package = self.packages.get(want.package)
         accepted = policy.SINGLE_PROGRAMS.union(package.recommends if package else ())
+        if self.fixed:
+            accepted = frozenset(name for package in self.packages.values() for name in package.depends)
         guesses = [name for name in _guesses(want) if name in accepted]
         return self.add([name for name in guesses if name not in self.packages])[:1]
 

@@ -12,11 +12,11 @@ from swiftlet.model.error import InputError, NotFoundError
 def explain(closures: Sequence[Closure], path: str) -> list[Entry]:
     """The entry of a path, then the entry that caused it, and so on to one that the template asked for itself.
 
-    The topmost closure that has the path answers. Raises InputError for what is no path, NotFoundError with near
-    paths.
+    The topmost closure that has the path answers. A bare name means the first of `paths_named`. Raises InputError for
+    what is neither, NotFoundError with near paths.
     """
     try:
-        wanted = canonical_path(path)
+        wanted = next(iter(paths_named(closures, path)), f"/{path}") if _is_name(path) else canonical_path(path)
     except ValueError as error:
         raise InputError(str(error)) from None
     for closure in closures:
@@ -27,6 +27,18 @@ def explain(closures: Sequence[Closure], path: str) -> list[Entry]:
     near = _near(wanted, names)
     templates = ", ".join(closure.template for closure in closures)
     raise NotFoundError(f"{path} is not in {templates}", f"near it: {', '.join(near)}" if near else "")
+
+
+def paths_named(closures: Sequence[Closure], name: str) -> list[str]:
+    """The paths that end in this name, such as libssl.so.3, those of the topmost closure first."""
+    if not _is_name(name):
+        return []
+    entries = [entry for closure in closures for entry in closure.entries]
+    return list(dict.fromkeys(entry.path for entry in entries if entry.path.endswith(f"/{name}")))
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and "/" not in text and "\0" not in text
 
 
 def _chain(by_path: dict[str, Entry], entry: Entry) -> list[Entry]:

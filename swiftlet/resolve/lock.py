@@ -31,6 +31,7 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """One template's resolution.
 
     reference: as the user names it. family: see `assemble`. requires: references of the templates below it.
+    borrowed: names of those `packages` that came with these, for libraries that nothing of its own has.
     """
 
     format: int
@@ -44,6 +45,7 @@ class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     wheels: tuple[Wheel, ...] = ()
     entrypoint: tuple[str, ...] = ()
     family: bool = False
+    borrowed: tuple[str, ...] = ()
 
     def sealed(self) -> Closure:
         """The closure that this lock describes, with its digest computed anew."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from swiftlet.resolve.host import Stamp
     from swiftlet.resolve.lock import Lock
 
-RULES = "6"
+RULES = "7"
 """Changes with anything that makes the same template resolve to other files (walker, policy tables, packs)."""
 
 PROGRAM_FOLDERS = ("/usr/sbin", "/usr/bin")
@@ -74,7 +74,7 @@ class Resolver:
             keys[item.reference] = _key(item, [keys[reference] for reference in below])
             chosen = locks.get(item.reference)
             if chosen is not None:
-                done[item.reference] = self._restore(item, chosen, keys[item.reference])
+                done[item.reference] = self._restore(item, chosen, keys[item.reference], done)
             else:
                 done[item.reference] = self._one(item, keys[item.reference], below, done, upgrade)
         return [done[item.reference] for item in located]
@@ -109,17 +109,19 @@ class Resolver:
             return None
 
     def _one(self, item: Located, key: str, below: Sequence[str], done: dict[str, Closure], upgrade: bool) -> Closure:
-        closure = None if upgrade else self._recorded(item, key)
+        closure = None if upgrade else self._recorded(item, key, done)
         return closure or self._resolve(item, key, below, done)
 
-    def _recorded(self, item: Located, key: str) -> Closure | None:
+    def _recorded(self, item: Located, key: str, done: Mapping[str, Closure]) -> Closure | None:
         """The short way: the closure of an unchanged template; None where the long way must be taken."""
         record = self._record(item.reference)
         if record is None or record.get("key") != key or not _unchanged(record.get("stamps", ())):
             return None
+        if record["lock"].get("borrowed") and not self._fits_below(item, record["lock"]):
+            return None
         closure = self._closure_of(record)
         if closure is not None and self._missing(closure.entries):  # objects were damaged and taken away
-            return self._restore(item, _lock_of(record, closure), key)
+            return self._restore(item, _lock_of(record, closure), key, done)
         return closure
 
     def _record(self, reference: str) -> dict[str, Any] | None:
@@ -135,11 +137,17 @@ class Resolver:
 
     def _resolve(self, item: Located, key: str, below: Sequence[str], done: dict[str, Closure]) -> Closure:
         """The long way."""
+        import msgspec
+
+        from swiftlet.resolve.apt import Package
         from swiftlet.resolve.assemble import assemble
 
-        under = [entry for other in self.catalogue.below(item) for entry in done[other.reference].entries]
-        made = self._with_fresh_lists(lambda: assemble(item.template, self._ready(), below=under, family=item.family))
+        under = self._entries_below(item, done)
+        beneath = msgspec.convert(self._packages_below(item), list[Package])
         template = item.template
+        made = self._with_fresh_lists(
+            lambda: assemble(template, self._ready(), below=under, beneath=beneath, family=item.family)
+        )
         closure = closure_of(
             item.reference,
             made.entries,
@@ -150,6 +158,25 @@ class Resolver:
         )
         self._save(item, key, closure, made)
         return closure
+
+    def _entries_below(self, item: Located, done: Mapping[str, Closure]) -> list[Entry]:
+        return [entry for other in self.catalogue.below(item) for entry in done[other.reference].entries]
+
+    def _fits_below(self, item: Located, lock: Mapping[str, Any]) -> bool:
+        """Whether what was borrowed is still what lies below: libraries of two releases might not fit one another."""
+        below: dict[str, str] = {}
+        for package in self._packages_below(item):
+            below.setdefault(package["name"], package["version"])
+        return all(
+            below.get(package["name"], package["version"]) == package["version"]
+            for package in lock["packages"]
+            if package["name"] in lock["borrowed"]
+        )
+
+    def _packages_below(self, item: Located) -> list[dict[str, Any]]:
+        """What the templates that this one requires were made of, as recorded, topmost first."""
+        records = [self._record(other.reference) for other in self.catalogue.below(item)]
+        return [package for record in records if record for package in record["lock"].get("packages", ())]
 
     def _save(self, item: Located, key: str, closure: Closure, made: Assembled) -> None:
         from swiftlet.resolve.lock import FORMAT, Lock
@@ -166,6 +193,7 @@ class Resolver:
             wheels=made.wheels,
             entrypoint=closure.entrypoint,
             family=item.family,
+            borrowed=made.borrowed,
         )
         self._write(item, key, closure, lock, made.stamps)
 
@@ -184,14 +212,15 @@ class Resolver:
         }
         self.records.save_lock(item.reference, record)
 
-    def _restore(self, item: Located, lock: Lock, key: str) -> Closure:
+    def _restore(self, item: Located, lock: Lock, key: str, done: Mapping[str, Closure]) -> Closure:
         """Exactly what a lock says, fetching what the store lacks."""
         from swiftlet.resolve.restore import restore
 
         closure = lock.sealed()
         missing = self._missing(closure.entries)
         if missing:
-            self._with_fresh_lists(lambda: restore(lock, missing, self._ready()))
+            under = self._entries_below(item, done)
+            self._with_fresh_lists(lambda: restore(lock, missing, self._ready(), under))
         fresh = key if lock.template_digest == item.digest else f"lock:{closure.digest}"
         self._write(item, fresh, closure, lock, ())
         return closure

@@ -14,8 +14,8 @@ from swiftlet.resolve.protocol import is_executable
 from swiftlet.resolve.wheel import Wheels, ensure_wheel
 
 
-def restore(lock: Lock, missing: Sequence[Entry], tools: Tools) -> None:
-    """Put the missing files of a lock into the store.
+def restore(lock: Lock, missing: Sequence[Entry], tools: Tools, below: Sequence[Entry] = ()) -> None:
+    """Put the missing files of a lock into the store. below: the entries of what its template requires.
 
     Raises FetchError (StaleListsError among them) where a version can no longer be had, ResolveError where what is
     had is not what the lock says.
@@ -29,7 +29,7 @@ def restore(lock: Lock, missing: Sequence[Entry], tools: Tools) -> None:
         if source.startswith("host:"):
             _restore_host(source.removeprefix("host:"), entries, tools)
     if any(not tools.objects.has(entry.digest, is_executable(entry.mode)) for entry in missing):
-        _make_again(lock, missing, tools)
+        _make_again(lock, missing, tools, below)
 
 
 def _restore_packages(lock: Lock, by_source: dict[str, list[Entry]], tools: Tools) -> None:
@@ -80,9 +80,12 @@ def _restore_host(path: str, entries: list[Entry], tools: Tools) -> None:
             os.close(descriptor)
 
 
-def _make_again(lock: Lock, missing: Sequence[Entry], tools: Tools) -> None:
+def _make_again(lock: Lock, missing: Sequence[Entry], tools: Tools, below: Sequence[Entry]) -> None:
     """What was generated is generated again, from the lock's own versions of everything."""
-    assemble(lock.template, tools, family=lock.family, pinned=Pinned(lock.packages, lock.wheels))
+    own = tuple(package for package in lock.packages if package.name not in lock.borrowed)
+    beneath = [package for package in lock.packages if package.name in lock.borrowed]
+    pinned = Pinned(own, lock.wheels)
+    assemble(lock.template, tools, below=below, beneath=beneath, family=lock.family, pinned=pinned)
     for entry in missing:
         if not tools.objects.has(entry.digest, is_executable(entry.mode)):
             raise ResolveError(f"{entry.path} ({entry.source}) cannot be made again as the lock has it")

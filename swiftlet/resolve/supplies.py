@@ -12,14 +12,21 @@ from swiftlet.resolve.wheel import Wheels
 
 
 class Supplies:
-    """A Supply made of a template's packages, its wheels and the host's files that it names."""
+    """A Supply made of a template's packages, its wheels, the host's files that it names, and libraries from beneath.
 
-    def __init__(self, universe: Universe | None, wheels: Wheels, host: HostFiles, apt: Apt) -> None:
+    beneath: the packages that the templates which it requires were made of, asked last.
+    """
+
+    def __init__(
+        self, universe: Universe | None, wheels: Wheels, host: HostFiles, apt: Apt, beneath: Universe | None = None
+    ) -> None:
         self.universe = universe
+        self.beneath = beneath
         self.wheels = wheels
         self.host = host
         self.apt = apt
-        self.all: list[Universe | Wheels | HostFiles] = [*((universe,) if universe else ()), wheels, host]
+        supplies = (universe, wheels, host, beneath)
+        self.all: list[Universe | Wheels | HostFiles] = [supply for supply in supplies if supply is not None]
 
     def find(self, path: str) -> Found | None:
         """See Supply; a folder of one supply does not hide a file or link of another."""
@@ -36,7 +43,7 @@ class Supplies:
         return next((hit for hit in found if hit is not None), None)
 
     def seek(self, wants: Sequence[Want]) -> bool:
-        """See Supply; this host is looked at last."""
+        """See Supply; this host is looked at last of what the template names, and what lies beneath after it."""
         return any(supply.seek(wants) for supply in self.all)
 
     def companions(self, found: Found) -> Iterable[str]:
@@ -56,6 +63,7 @@ class Supplies:
     def _of(self, found: Found) -> Universe | Wheels | HostFiles:
         if found.package == HOST:
             return self.host
-        if self.universe is not None and found.package in self.universe.packages:
-            return self.universe
+        for universe in (self.universe, self.beneath):
+            if universe is not None and universe.holds(found):
+                return universe
         return self.wheels

@@ -280,9 +280,17 @@ class Walker:
                 "the two come from different releases; take both from the same one",
             )
 
+    def _is_provided(self, want: Want) -> bool:
+        """Whether the loader finds a library in a template below, of which no package is known (a host's, say)."""
+        folders = list(self._search_path(self.supply.find(want.by))) if want.kind == "library" else []
+        names = want.name.split("|")
+        return any(f"{folder}/{name}" in self.provided for folder in folders for name in names)
+
     def _give_up(self, unmet: list[Want]) -> None:
         for want in unmet:
             if want.optional:
+                continue
+            if self._is_provided(want):
                 continue
             name = want.name.partition("|")[0]
             bad = self._checked.get(name)

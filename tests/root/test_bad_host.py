@@ -120,7 +120,7 @@ def test_on_a_full_disk_nothing_starts_and_what_runs_can_be_stopped_and_removed(
     with full(small_disk):
         found = refused(small_disk, "run", "--rm", *busybox, "--", "busybox", "true")
         assert found.code == 125 and found.message.startswith("no space left "), found
-        assert [guest["name"] for guest in small_disk.json("ps", "-a")] == ["early", "other"]
+        assert [guest["name"] for guest in small_disk.json("ps", "-a")] == ["other", "early"]
         small_disk.ok("stop", "--timeout", "0", "early")
         assert small_disk.ok("wait", "early") == "137\n"
         small_disk.stop_daemon()

@@ -204,6 +204,7 @@ def test_a_command_that_is_not_there_is_127_with_the_template_that_has_it(produc
     assert found.hint == "add -t busybox or -t coreutils, which has it"
     assert refused(product, *python, "--", "/usr/bin/node").hint == "add -t nodejs, which has it"
     assert refused(product, *python, "--", "no-such-thing") == (127, "command 'no-such-thing' is not in the guest", "")
+    assert refused(product, *python, "--", "/opt/python3.11").hint == "the guest has /usr/bin/python3.11"
     (tmp_path / "script").write_text("#!/bin/bash\necho never\n")
     (tmp_path / "script").chmod(0o755)
     script = ("-v", f"{tmp_path}:/app", "--", "/app/script")

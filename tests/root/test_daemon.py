@@ -250,6 +250,14 @@ def test_guests_go_on_when_the_daemon_ends_and_the_next_has_them(daemon, number)
     assert daemon.call("Stop", guest="web", timeout=0)["exited"]["code"] == 137
 
 
+def test_a_daemon_that_ends_without_guests_leaves_logs_and_locks_in_its_run_folder(daemon):
+    daemon.run("true", remove=True)
+    wait_until(lambda: not daemon.call("List", all=True)["guests"])
+    daemon.kill(signal.SIGTERM)
+    names = ("node.lock", "node.log", "launcher.lock", "launcher.log", "root")
+    assert set(os.listdir(daemon.instance.run)) <= set(names)
+
+
 def page(port: int) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
         sock.sendall(b"GET /hostname HTTP/1.0\r\n\r\n")

@@ -203,6 +203,14 @@ def test_out_of_memory_is_told(launcher: TestLauncher, busybox_root: str) -> Non
     assert (leaving["code"], leaving["oom"], leaving["reason"]) == (137, True, "out of memory")
 
 
+def test_a_limit_of_memory_that_is_too_low_to_set_a_guest_up_is_named(
+    launcher: TestLauncher, busybox_root: str
+) -> None:
+    bundle = launcher.bundle("a", [busybox_root], ["true"], limits={"memory": 128 << 10})
+    error = launcher.start(bundle)[0]["error"]
+    assert "killed while it was being set up" in error["message"] and "raise --memory" in error["hint"]
+
+
 def test_a_fork_bomb_stops_at_the_pids_limit(launcher: TestLauncher, busybox_root: str) -> None:
     script = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1 & done; wait"
     bundle = launcher.bundle("a", [busybox_root], ["sh", "-c", script], limits={"pids": 5})

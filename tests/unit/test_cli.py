@@ -1,6 +1,7 @@
 """The command line: what is understood, what is refused, and what help says."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from swiftlet.api.interface import DESCRIPTION, ERRORS
+from swiftlet.cli import elsewhere
 from swiftlet.cli import main as cli
 from swiftlet.cli.options import Command, Option, parse, rewrite_terminal
 from swiftlet.cli.workload import combine, declared
-from swiftlet.model.error import InputError, error_classes
+from swiftlet.model.error import InputError, NotFoundError, error_classes
 from tests.unit import fakenode
 
 ROOT = str(Path(__file__).parents[2])
@@ -86,6 +88,7 @@ def test_no_two_options_of_a_command_share_a_name():
         (["run", "--memory"], "run: --memory needs a value"),
         (["run", "--rm=yes"], "run: --rm takes no value"),
         (["run", "--", "true"], "run: no template"),
+        (["run", "-t", "-i", "bash"], "run: -t needs the name of a template, not '-i'"),
         (["run", "-t", "x", "--memory", "lots", "true"], "not a size"),
         (["run", "-t", "x", "--cpus", "many", "true"], "--cpus"),
         (["run", "-t", "x", "--pids", "1.5", "true"], "--pids"),
@@ -110,6 +113,30 @@ def test_bad_input_is_one_line_with_a_hint_and_125(words, message, capsys):
 def test_a_misspelled_command_hints_at_the_right_one(capsys):
     cli.main(["insepct", "x"])
     assert "did you mean inspect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", elsewhere.COMMANDS)
+def test_a_command_of_dockers_is_one_line_and_names_what_is_there_instead(word, capsys):
+    assert word not in cli.MODULES
+    assert cli.main([word, "x"]) == 125
+    told, hint = capsys.readouterr().err.splitlines()
+    assert told == f"swiftlet: there is no command {word!r}" and hint == f"  hint: {elsewhere.COMMANDS[word]}"
+    assert len(hint) <= 120
+    for example in re.findall("`swiftlet ([^`]+)`", hint):
+        assert cli.find(example.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "interactive", "told"),
+    [("ubuntu", True, True), ("ubuntu", False, False), ("ubuntu:22.04", False, True), ("a/b", False, True)],
+)
+def test_a_template_that_may_be_dockers_image_gets_a_word_on_the_terminal(name, interactive, told):
+    shown = "not a template: " + repr(name) if set(name) & set(":/") else f"no template {name}"
+    error = elsewhere.with_terminal(NotFoundError(shown, "old"), ["x", name], interactive=interactive)
+    assert type(error) is NotFoundError and str(error) == shown
+    assert error.hint == (f"old; {elsewhere.TERMINAL}" if told else "old")
+    other = NotFoundError("no guest x")
+    assert elsewhere.with_terminal(other, ["x", name], interactive=interactive) is other
 
 
 @pytest.mark.parametrize(

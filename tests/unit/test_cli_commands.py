@@ -73,6 +73,20 @@ def test_ps_prints_ids_or_json_on_request_and_a_title_for_nothing(node, says):
     assert says("ps", "--json")[1] == "[]\n"
 
 
+def test_ps_begins_with_the_newest(node, says):
+    ages = {"c" * 64: 2, "a" * 64: 9, "b" * 64: 5}
+    now = time.time_ns()
+    node.answers["List"] = {"guests": [guest(id=id_, created_ns=now - age * MINUTE) for id_, age in ages.items()]}
+    assert says("ps", "-aq")[1].split() == ["c" * 12, "b" * 12, "a" * 12]
+    assert [found["id"][0] for found in json.loads(says("ps", "--json")[1])] == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("command", ["ps", "template ls"])
+def test_two_forms_of_a_listing_at_once_are_refused(says, command):
+    code, out, err = says(*command.split(), "--json", "-q")
+    assert (code, out) == (125, "") and err.startswith(f"swiftlet: {command}: --json and -q")
+
+
 def test_a_name_from_an_enemy_cannot_move_the_cursor(node, says):
     node.answers["List"] = {"guests": [guest(name="\x1b[2Jevil", command=["a\nb"])]}
     out = says("ps")[1]
@@ -215,6 +229,9 @@ def test_template_explain_goes_from_the_file_to_the_template(node, says):
         "/usr/lib/libpcre2.so: needed by /usr/sbin/nginx  [deb:libpcre2=1]",
         "  /usr/sbin/nginx: files.nginx of nginx@1.22",
     ]
+    node.answers["Explain"] = {"entry": file, "chain": chain, "others": ["/opt/libpcre2.so"]}
+    shown = says("template", "explain", "nginx", "libpcre2.so")[1].splitlines()
+    assert len(shown) == 3 and shown[2] == "also of this name: /opt/libpcre2.so"
 
 
 @pytest.mark.parametrize(("words", "method"), [("store verify", "StoreVerify"), ("template verify", "TemplateVerify")])

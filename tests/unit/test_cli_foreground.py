@@ -415,7 +415,7 @@ def test_the_detach_keys_leave_the_guest_running_and_the_terminal_restored(swift
     time.sleep(0.1)
     assert process.poll() is None
     terminal.type(b"\x11")
-    terminal.wait_for(b"detached")
+    terminal.wait_for(b"\r\ndetached\r\n")
     assert process.wait(PATIENCE) == 0
     assert terminal.restored()
     assert all(child.poll() is None for child in node.children.values())

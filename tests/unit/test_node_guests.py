@@ -558,6 +558,28 @@ def test_a_launcher_that_only_took_another_client_loses_no_guest(host):
     play(scenario())
 
 
+def test_a_launcher_without_guests_leaves_with_its_socket_and_no_other_is_started(host):
+    async def scenario():
+        node = await host.open()
+        assert os.path.exists(host.instance.launcher_socket)
+        await node.launcher.dismiss()
+        assert not os.path.exists(host.instance.launcher_socket)
+        await asyncio.sleep(0.1)
+        assert len(host.launchers) == 1 and host.launchers[0].wait() == 0
+
+    play(scenario())
+
+
+def test_a_launcher_with_a_guest_keeps_its_socket(host):
+    async def scenario():
+        node = await host.open()
+        await start(node, "sleep", "60")
+        await node.launcher.dismiss()
+        assert os.path.exists(host.instance.launcher_socket) and host.launchers[0].poll() is None
+
+    play(scenario())
+
+
 def test_what_the_launcher_runs_without_a_record_is_killed(host):
     async def scenario():
         node = await host.open()

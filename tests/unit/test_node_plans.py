@@ -171,6 +171,7 @@ def test_a_good_workload_is_decoded():
         ({"network": "vpn"}, r"\$\.network"),
         ({"resources": {"memory": -1}}, r"\$\.resources\.memory"),
         ({"resources": {"memory": 10**30}}, r"\$\.resources\.memory"),
+        ({"resources": {"memory": 1024}}, r"\$\.resources\.memory: 1024 bytes is less than 1M, .*setting a guest up"),
         ({"resources": {"cpus": -0.5}}, r"\$\.resources\.cpus"),
         ({"resources": {"cpu_weight": 10001}}, r"\$\.resources\.cpu_weight"),
         ({"resources": {"pids": -2}}, r"\$\.resources\.pids"),

@@ -7,7 +7,7 @@ import pytest
 from swiftlet.model.closure import Closure, Entry, closure_of
 from swiftlet.model.template import Template
 from swiftlet.resolve.catalogue import Located
-from swiftlet.resolve.commands import templates_with
+from swiftlet.resolve.commands import programs_like, templates_with
 
 
 def located(name: str, **more: object) -> Located:
@@ -60,3 +60,34 @@ def test_this_hosts_packages_tell_of_others(monkeypatch: pytest.MonkeyPatch) -> 
     assert templates_with("tac", [bare], lambda _: None) == ["deb:coreutils"]
     monkeypatch.setenv("PATH", "/nonexistent")
     assert templates_with("tac", [packaged], lambda _: None) == []
+
+
+PROGRAMS = closure_of(
+    "deb:db",
+    [
+        Entry("/usr/lib/postgresql/15/bin/postgres", "file", 0o555, "0" * 64, 1),
+        Entry("/usr/share/doc/postgres", "file", 0o444, "0" * 64, 1),
+        Entry("/usr/share/php", "directory"),
+        *(Entry(f"/usr/bin/{name}", "file", 0o555, "0" * 64, 1) for name in ("php8.2", "phpize", "nc.openbsd")),
+        *(Entry(f"/usr/bin/{name}", "file", 0o555, "0" * 64, 1) for name in ("vim.tiny", "vimdiff", "clang-14", "[")),
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("postgres", ["/usr/lib/postgresql/15/bin/postgres"]),
+        ("/usr/bin/postgres", ["/usr/lib/postgresql/15/bin/postgres"]),
+        ("php", ["/usr/bin/php8.2"]),
+        ("nc", ["/usr/bin/nc.openbsd"]),
+        ("vi", ["/usr/bin/vim.tiny"]),
+        ("clang", ["/usr/bin/clang-14"]),
+        ("vimd", []),
+        ("/usr/bin/[", []),
+        ("(", []),
+        ("", []),
+    ],
+)
+def test_a_guest_may_have_a_command_elsewhere_or_under_another_name(command: str, found: list[str]) -> None:
+    assert programs_like(command, [PROGRAMS]) == found

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from zipfile import ZipFile, ZipInfo
 
 import pytest
 
 from swiftlet.model.error import FetchError, MissingLibraryError, NotFoundError, ResolveError
 from swiftlet.resolve.explain import explain
+from swiftlet.resolve.protocol import no_progress
 from swiftlet.resolve.resolver import Resolver
 from swiftlet.store.layout import Layout
 from swiftlet.store.session import Session
@@ -345,3 +347,86 @@ def test_lists_older_than_a_day_are_fetched_anew_before_something_is_resolved(in
     os.utime(f"{instance.layout.cache}/apt/state/fetched", (0, 0))
     later = instance.stack(write(tmp_path, "later", "packages: [aging]\n"))[0].find("/usr/bin/aging")
     assert later is not None and later.source == "deb:aging=1.1"
+
+
+def wheel_that_needs(monkeypatch, soname):
+    """The line of a template with a wheel, which pip will give, whose one module needs a library."""
+
+    def download(requirement, folder):
+        with ZipFile(f"{folder}/numb-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(ZipInfo("numb.so"), build_elf(needed=[soname]))
+
+    monkeypatch.setattr("swiftlet.resolve.wheel._pip_download", download)
+    return "wheels: {numb==1.0: /opt/numb}\n"
+
+
+WITHOUT_FOO = "packages: [libfoo3, libc6]\nexclude: [/usr/lib/x86_64-linux-gnu/libfoo*]\n"
+
+
+def test_a_library_of_a_package_that_a_required_template_brought_is_found(instance, tmp_path, monkeypatch):
+    write(tmp_path, "low", WITHOUT_FOO)
+    high = write(tmp_path, "high", "requires: [./low.yaml]\n" + wheel_that_needs(monkeypatch, "libfoo.so.3"))
+    upper, lower = instance.stack(high)
+    assert f"{LIB}/libfoo.so.3.1" not in paths(lower)
+    found = upper.find(f"{LIB}/libfoo.so.3.1")
+    assert found is not None and (found.source, found.by) == ("deb:libfoo3=1.0", "/opt/numb/numb.so")
+    monkeypatch.setattr("swiftlet.resolve.assemble.assemble", None)
+    assert instance.stack(high)[0] == upper
+
+
+def test_a_package_finds_libraries_that_it_does_not_depend_on_in_a_required_template(instance, tmp_path):
+    write(tmp_path, "low", WITHOUT_FOO)
+    high = write(tmp_path, "high", "requires: [./low.yaml]\npackages: [broken]\n")
+    assert f"{LIB}/libfoo.so.3.1" in paths(instance.stack(high)[0])
+
+
+def test_so_is_one_of_a_package_that_those_depend_on_and_nothing_but_libraries_comes(instance, tmp_path):
+    write(tmp_path, "low", "packages: [lang, libfoo3]\nexclude: [/usr/bin, /usr/lib]\n")
+    assert "libc6" not in {package["name"] for package in _low_lock(instance, tmp_path)["packages"]}
+    script = tmp_path / "script"
+    script.write_text("#!/usr/bin/lang\n")
+    script.chmod(0o755)
+    high = write(tmp_path, "high", f"requires: [./low.yaml]\npackages: [broken]\nfiles: {{s: {script}}}\n")
+    upper = instance.stack(high)[0]
+    assert upper.find(f"{LIB}/libc.so.6").source == "deb:libc6=1.0"
+    assert "/usr/bin/lang" not in paths(upper) and "/etc/foo.conf" not in paths(upper)
+
+
+def _low_lock(instance, tmp_path):
+    low = str(tmp_path / "low.yaml")
+    instance.stack(low)
+    return instance.lock(low)["locks"][0]
+
+
+def test_a_lock_with_libraries_from_a_required_template_gives_the_same_closure_elsewhere(
+    instance, tmp_path, monkeypatch
+):
+    write(tmp_path, "low", WITHOUT_FOO)
+    made = "generate:\n  - run: [make]\n    outputs: [/etc/made]\n"
+    high = write(tmp_path, "high", "requires: [./low.yaml]\n" + wheel_that_needs(monkeypatch, "libfoo.so.3") + made)
+    monkeypatch.setattr(Resolver.__init__, "__defaults__", (no_progress, lambda *_: {"/etc/made": (0o644, b"x")}, None))
+    closures, lock = instance.stack(high), instance.lock(high)
+    assert lock["locks"][0]["borrowed"] == ["libc6", "libfoo3"]
+    other = Instance(tmp_path / "other")
+    assert [closure.digest for closure in other.stack(high, lock=lock)] == [closure.digest for closure in closures]
+    assert other.lock(high) == lock
+    other.tree(closures[0])
+
+
+def test_libraries_from_a_required_template_follow_its_version(instance, tmp_path, monkeypatch, archive):
+    library = f"{LIB}/libmove.so.1"
+    archive.add("libmove1", "1.0", files={library: build_elf(soname="libmove.so.1")}, Section="libs")
+    low = write(tmp_path, "low", f"packages: [libmove1]\nexclude: [{library}]\n")
+    high = write(tmp_path, "high", "requires: [./low.yaml]\n" + wheel_that_needs(monkeypatch, "libmove.so.1"))
+    assert instance.stack(high)[0].find(library).source == "deb:libmove1=1.0"
+    archive.add("libmove1", "1.1", files={library: build_elf(soname="libmove.so.1")}, Section="libs")
+    assert instance.stack(high)[0].find(library).source == "deb:libmove1=1.0"
+    instance.stack(low, upgrade=True)
+    assert instance.stack(high)[0].find(library).source == "deb:libmove1=1.1"
+
+
+def test_a_library_that_a_required_template_has_of_its_host_is_there_already(instance, tmp_path, monkeypatch):
+    write(tmp_path, "low", "files: {ls: /bin/ls}\n")
+    high = write(tmp_path, "high", "requires: [./low.yaml]\n" + wheel_that_needs(monkeypatch, "libc.so.6"))
+    upper, lower = instance.stack(high)
+    assert f"{LIB}/libc.so.6" in paths(lower) and paths(upper) == {"/opt/numb/numb.so"}

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from swiftlet.model.error import BadElfError, HostError, InputError, MissingLibraryError, NotFoundError, ResolveError
-from swiftlet.resolve.explain import explain
+from swiftlet.resolve.explain import explain, paths_named
 from swiftlet.resolve.resolver import Resolver
 from swiftlet.store.layout import Layout
 from swiftlet.store.session import Session
@@ -206,6 +206,22 @@ def test_what_a_template_generates_is_made_in_the_sandbox_and_kept(tmp_path):
         assert instance.session.objects.has(made.digest)
 
 
+def test_what_was_made_over_required_templates_can_be_made_again_over_them(tmp_path):
+    def sandbox(entries, run):
+        assert "/usr/bin/ls" in {entry.path for entry in entries}
+        return {"/etc/made": (0o640, b"hello")}
+
+    template(tmp_path, "low", "files: {ls: /bin/ls}\n")
+    text = "requires: [./low.yaml]\ngenerate:\n  - run: [ls]\n    outputs: [/etc/made]\n"
+    high = template(tmp_path, "high", text)
+    first, other = Instance(tmp_path / "root", sandbox), Instance(tmp_path / "other", sandbox)
+    with first.session:
+        closures, lock = first.stack(high), json.loads(first.resolver().lock([high]))
+    with other.session:
+        assert other.stack(high, lock=lock) == closures
+        assert other.session.objects.has(closures[0].find("/etc/made").digest)
+
+
 def test_an_output_that_is_not_made_is_an_error(tmp_path):
     instance = Instance(tmp_path / "root", lambda entries, run: {})
     text = "files: {ls: /bin/ls}\ngenerate:\n  - run: [ls]\n    outputs: [/etc/made]\n"
@@ -247,6 +263,7 @@ def test_what_is_no_file_of_the_host(instance, path):
     with pytest.raises((NotFoundError, ResolveError)) as caught:
         instance.stack(f"host:{path}")
     assert path in str(caught.value)
+    assert ("this host has no such file" in str(caught.value)) == (path in ("/none", "/etc/passwd/x"))
 
 
 def test_a_library_that_only_ld_so_conf_knows_gets_a_link(instance, tmp_path, monkeypatch):
@@ -278,7 +295,20 @@ def test_explain_of_a_path_that_is_not_there_has_near_ones(instance):
         explain(closures, "/lib/libc.so.6")
     assert "/usr/lib/x86_64-linux-gnu/libc.so.6" in caught.value.hint
     with pytest.raises(InputError):
-        explain(closures, "libc.so.6")
+        explain(closures, "lib/libc.so.6")
+
+
+def test_explain_of_a_bare_name_finds_it_in_any_folder(instance, tmp_path):
+    (tmp_path / "libc.so.6").write_bytes(b"not the first")
+    closures = instance.stack(template(tmp_path, "t", f"files: {{ls: /bin/ls, other: {tmp_path}/libc.so.6}}\n"))
+    found = paths_named(closures, "libc.so.6")
+    assert sorted(found) == sorted([f"{tmp_path}/libc.so.6", "/usr/lib/x86_64-linux-gnu/libc.so.6"])
+    assert explain(closures, "libc.so.6")[0].path == found[0]
+    for name in ("", ".", "so.6", "libc.so"):
+        assert paths_named(closures, name) == []
+    with pytest.raises(NotFoundError, match=r"libc\.so\.7 is not in t@1") as caught:
+        explain(closures, "libc.so.7")
+    assert "libc.so.6" in caught.value.hint
 
 
 def test_names_that_would_be_options_never_reach_a_command_line(instance, tmp_path):
