@@ -17,7 +17,7 @@ import sys
 from swiftlet.guest import insertion, stage
 from swiftlet.guest.begin import listen, seal_interpreter, take_lock
 from swiftlet.guest.logworker import FEW_NETWORKS, LogWorker
-from swiftlet.guest.process import Output, Process, complain, exit_of, write_exit
+from swiftlet.guest.process import Output, Process, complain, end_unknown_children, exit_of, write_exit
 from swiftlet.guest.spawn import RequestError, Spawner
 from swiftlet.linux import cgroup, mount, namespace, syscall
 from swiftlet.linux.channel import Channel
@@ -177,7 +177,8 @@ class Launcher:
         if parameters["userns"]:
             guest.userns = os.open(f"/proc/{target.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self.spawner.clone_beside(target.pidfd, process, guest, stage.EXEC)
+            self.spawner.clone(process, guest, 0, stage.EXEC)
+            process.crossing = True
             self._await(process)
         except BaseException:
             if output is not None:
@@ -296,7 +297,7 @@ class Launcher:
             alive = status.fill()
             while (taken := status.take()) is not None:
                 message, fds = taken
-                process.error = message.get("error")
+                process.error = message.get("error") or process.error
                 for fd in fds:
                     self._take_console(process, fd)
         except OSError:
@@ -306,10 +307,20 @@ class Launcher:
         self.watch(status.fileno(), None)
         status.close()
         process.status = None
+        ready, successor = self.spawner.take_slot(process)
+        if process.crossing and successor:
+            self._cross(process, successor)
         self.watch(process.pidfd, lambda: self._ended(process))
-        if self.spawner.take_slot(process) and process.error is None:
+        if ready and process.error is None and not process.crossing:
             self._tell_running(process)
         self.logs.order_networks(low=FEW_NETWORKS)
+
+    def _cross(self, process: Process, successor: int) -> None:
+        """Of an exec: the process that set it up has ended, another one executes the command."""
+        os.waitpid(process.pid, 0)
+        os.close(process.pidfd)
+        process.pid, process.pidfd = successor, os.pidfd_open(successor)
+        process.crossing = False
 
     def _tell_running(self, process: Process) -> None:
         process.running = True
@@ -332,8 +343,8 @@ class Launcher:
     def _take_console(self, process: Process, fd: int) -> None:
         """The master of the terminal that the child made."""
         output = process.output or self.outputs.get(process.key)
-        if output is None:
-            os.close(fd)
+        if output is None or not process.tty or output.sources:
+            os.close(fd)  # nothing that was asked for: of an exec, its guest may have a hand in it
             return
         output.sources.append(fd)
         if not process.exec:
@@ -346,12 +357,19 @@ class Launcher:
         self.watch(process.pidfd, None)
         _, status = os.waitpid(process.pid, 0)
         process.wait_status = status
+        if process.crossing:
+            end_unknown_children(self._known_children())
         if process.exec:
             self._finish_exec(process)
         elif process.running and self.logs.is_behind(process.key):
             self.logs.flush(process.key, lambda: self._finish(process))
         else:
             self._finish(process)
+
+    def _known_children(self) -> set[int]:
+        """Every child that is the business of somebody here."""
+        processes = [each for guest in self.guests.values() for each in (guest, *guest.execs.values())]
+        return {self.logs.pid, *(process.pid for process in processes)}
 
     def _finish_exec(self, process: Process) -> None:
         target = self.guests.get(process.key)

@@ -35,6 +35,7 @@ class Process:
         self.status: Channel | None = None
         self.error: dict[str, str] | None = None
         self.slot = 0
+        self.crossing = False
         self.running = False
         self.owns_groups = False
         self.wait_status = 0
@@ -146,6 +147,22 @@ def exit_of(process: Process, usage: dict[str, int]) -> dict[str, Any]:
 def _signal_name(number: int) -> str:
     names = (name for name, value in vars(signal).items() if value == number and name.startswith("SIG"))
     return next((name for name in names if "_" not in name), f"signal {number}")
+
+
+def end_unknown_children(known: set[int]) -> None:
+    """Kill and collect the children that nobody knows of: whoever made one was killed before it could tell of it.
+
+    One that is left would keep its guest's pid namespace, and so the guest, from ending.
+    """
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == os.getpid() and int(name) not in known:
+            os.kill(int(name), signal.SIGKILL)  # a child's number is its own until it is collected
+            os.waitpid(int(name), 0)
 
 
 def complain(text: str) -> None:

@@ -11,7 +11,7 @@ import time
 
 from swiftlet.guest import stage, view
 from swiftlet.guest.process import Process
-from swiftlet.linux import cgroup, cgroup_device, namespace, seccomp, syscall
+from swiftlet.linux import cgroup, cgroup_device, seccomp, syscall
 from swiftlet.linux.channel import Channel
 from swiftlet.linux.lean import socket
 
@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_SLOTS = mmap.PAGESIZE
+_SLOTS = mmap.PAGESIZE // stage.SLOT.size
 """Processes that may be between clone and exec at one time."""
 
 _VIEWS = 64
@@ -44,9 +44,8 @@ class Spawner:
         self._filters: dict[str, seccomp.Filter] = {}
         self._views: dict[tuple[tuple[str, ...], int], tuple[syscall.Call, ...]] = {}
         self._covers = view.covers(view.masked_on_host(), view.read_only_on_host())
-        self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._device_filter = -1
-        self._progress = mmap.mmap(-1, _SLOTS)
+        self._progress = mmap.mmap(-1, mmap.PAGESIZE)
         self._slots = list(range(_SLOTS))
 
     def guest(self, bundle: dict[str, Any], roles: list[str], fds: tuple[int, ...]) -> stage.Guest:
@@ -115,27 +114,23 @@ class Spawner:
         process.started_ns = time.time_ns()
         process.status = Channel(ours)
 
-    def clone_beside(self, target: int, process: Process, guest: stage.Guest, steps: tuple[Any, ...]) -> None:
-        """Make the process in the pid namespace of a guest, given by its first process's pidfd. Raises as `clone`."""
-        syscall.setns(target, namespace.NEWPID)
-        try:
-            self.clone(process, guest, 0, steps)
-        finally:
-            syscall.setns(self._own_pid_namespace, namespace.NEWPID)
-
     def _give_slot(self, process: Process, guest: stage.Guest) -> None:
-        """A byte of the shared page in which the child says how far it came."""
+        """A place in the shared page where the child says how far it came."""
         if not self._slots:
             raise RequestError(f"{_SLOTS} guests are being started at this moment", "ConflictError", "try again")
         process.slot = guest.slot = self._slots.pop()
         guest.progress = self._progress
 
-    def take_slot(self, process: Process) -> bool:
-        """Whether the child came as far as executing its command; its byte is free again."""
-        ready = self._progress[process.slot] != 0
-        self._progress[process.slot] = 0
+    def take_slot(self, process: Process) -> tuple[bool, int]:
+        """Whether the child came as far as executing its command, and the process that does so in its place or 0.
+
+        Its slot is free again.
+        """
+        place = process.slot * stage.SLOT.size
+        ready, successor = stage.SLOT.unpack_from(self._progress, place)
+        stage.SLOT.pack_into(self._progress, place, 0, 0)
         self._slots.append(process.slot)
-        return ready
+        return bool(ready), successor
 
     def _filter_devices(self, group: int) -> None:
         if self._device_filter < 0:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _SIGNALS = tuple(int(number) for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP))
 
+SLOT = struct.Struct("<ii")
+"""What a child says in the page that it shares with the launcher: 1 when nothing is left to do but to execute the
+command, and the process that does so in its place, if it is another."""
+
 _DEVPTS_MAGIC = 0x1CD1
 _TIOCGPTPEER, _TIOCSCTTY, _TIOCSPTLCK = 0x5441, 0x540E, 0x40045431
 
@@ -74,7 +78,7 @@ class Guest:
             self.status.sock.recv(1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             if self.progress is not None:
-                self.progress[self.slot] = 1
+                SLOT.pack_into(self.progress, self.slot * SLOT.size, 1, 0)
             return
         os._exit(125)
 
@@ -199,13 +203,17 @@ def open_console(guest: Guest) -> None:
 
 
 def take_stdio(guest: Guest) -> None:
-    """Put standard input, output and error in their places and take the terminal, if there is one."""
-    os.setsid()
+    """Put standard input, output and error in their places."""
     owner = guest.bundle["userns"] + guest.bundle["uid"]
     for number, fd in enumerate(guest.stdio):
         if owner and stat.S_ISFIFO(os.fstat(fd).st_mode):
             os.fchown(fd, owner, -1)  # or the guest's user could not open /dev/stdout, where nginx and others log
         os.dup2(fd, number, inheritable=True)
+
+
+def lead_session(guest: Guest) -> None:
+    """Begin a session and take the terminal, if there is one; it goes with the session's first process."""
+    os.setsid()
     if guest.bundle["tty"]:
         fcntl.ioctl(0, _TIOCSCTTY, 0)
 
@@ -222,12 +230,36 @@ def name_host(guest: Guest) -> None:
 
 
 def join_guest(guest: Guest) -> None:
-    """For exec: enter the namespaces of a running guest (its pid namespace was entered by clone)."""
+    """For exec: enter the namespaces of a running guest (its pid namespace is for `enter_processes`)."""
     everything = namespace.NEWNS | namespace.NEWIPC | namespace.NEWUTS | namespace.NEWNET | namespace.NEWCGROUP
     for fd in guest.cgroup_tasks:
         os.write(fd, b"0")
-    syscall.setns(guest.target, everything)
+    syscall.setns(guest.target, everything | namespace.NEWPID)
     os.chdir("/")
+
+
+def enter_processes(guest: Guest) -> None:
+    """For exec: go on as a new process that the guest can see, the launcher's child as this one is, which ends.
+
+    It comes as the last thing before the command, when nothing but the guest's own is left to take: a process of the
+    guest that may trace or stop others (CAP_SYS_PTRACE, or root) waits for it, as in CVE-2016-9962.
+    """
+    assert guest.status is not None
+    status = guest.status.fileno()
+    syscall.close_range(3, status - 1) if status > 3 else None
+    syscall.close_range(status + 1)
+    progress = guest.progress
+    assert progress is not None
+    progress.madvise(mmap.MADV_DONTFORK)  # so that this one alone can say who the other is
+    try:
+        pid, _ = syscall.clone3(0, sibling=True)
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise StageError("the guest's first process has ended", "ConflictError") from None
+        raise
+    if pid:
+        SLOT.pack_into(progress, guest.slot * SLOT.size, 1, pid)
+        os._exit(0)
 
 
 def set_limits(guest: Guest) -> None:
@@ -266,6 +298,11 @@ def drop_privileges(guest: Guest) -> None:
     syscall.prctl(syscall.PR_SET_NO_NEW_PRIVS, 1)
 
 
+def get_ready(guest: Guest) -> None:
+    """See `Guest.mark_ready`."""
+    guest.mark_ready()
+
+
 def execute(guest: Guest) -> None:
     """Load the seccomp program and become the command, looked up in the guest's PATH as a shell does."""
     argv = list(guest.bundle["argv"])
@@ -275,7 +312,6 @@ def execute(guest: Guest) -> None:
     for number in (0, 1, 2):
         os.set_inheritable(number, True)
     syscall.close_range(3, flags=4)
-    guest.mark_ready()
     if guest.filter is not None:
         guest.filter.load()
     denied: OSError | None = None
@@ -318,13 +354,36 @@ START = (
     seal_root,
     name_host,
     take_stdio,
+    lead_session,
     set_limits,
     enter_folder,
     drop_privileges,
+    get_ready,
     execute,
 )
-SANDBOX = (enter_root, show_kernel, hide_paths, name_host, take_stdio, drop_privileges, execute)
-EXEC = (join_guest, open_console, take_stdio, set_limits, enter_folder, drop_privileges, execute)
+SANDBOX = (
+    enter_root,
+    show_kernel,
+    hide_paths,
+    name_host,
+    take_stdio,
+    lead_session,
+    drop_privileges,
+    get_ready,
+    execute,
+)
+EXEC = (
+    join_guest,
+    open_console,
+    take_stdio,
+    set_limits,
+    enter_folder,
+    drop_privileges,
+    get_ready,
+    enter_processes,
+    lead_session,
+    execute,
+)
 
 
 def _reset_signals() -> None:

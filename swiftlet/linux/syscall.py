@@ -182,17 +182,22 @@ def fsmount(fd: int, attributes: int = 0, *, about: str = "") -> int:
     return call(_FSMOUNT, fd, 1, attributes, about=about)
 
 
-def clone3(flags: int, *, cgroup: int = -1) -> tuple[int, int]:
+def clone3(flags: int, *, cgroup: int = -1, sibling: bool = False) -> tuple[int, int]:
     """clone3(2) like fork: (0, -1) in the child; (pid, pidfd) in the parent. `cgroup`: a v2 folder to be born in.
+
+    sibling: the new process is a child of the caller's own parent, which waits for it.
 
     The caller must have one thread. Python's own fork hooks do not run: the child must end in exec or os._exit.
     """
-    clone_pidfd, clone_into_cgroup, sigchld = 0x1000, 0x200000000, 17
+    clone_pidfd, clone_parent, clone_into_cgroup, sigchld = 0x1000, 0x8000, 0x200000000, 17
     pidfd = ctypes.c_int(-1)
     arguments = (ctypes.c_uint64 * 11)()
     arguments[0] = flags | clone_pidfd
     arguments[1] = ctypes.addressof(pidfd)
-    arguments[4] = sigchld
+    if sibling:
+        arguments[0] |= clone_parent
+    else:
+        arguments[4] = sigchld
     if cgroup >= 0:
         arguments[0] |= clone_into_cgroup
         arguments[10] = cgroup
