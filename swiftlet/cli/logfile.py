@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RECORD = Struct("<QQB")
-"""Wall-clock nanoseconds, length, stream (1 or 2)."""
+"""Wall-clock nanoseconds, length, stream (1 or 2; 3 and 4 give the position of 1 and 2 instead of a length)."""
 
 _RECORDS = 4096
 """Records read at once."""
@@ -61,6 +61,7 @@ class Log:
     def chunks(self) -> Iterator[Chunk]:
         """The chunks that were indexed since the last call, in order."""
         while True:
+            self._leave_hole()
             raw = os.pread(self.index, _RECORDS * RECORD.size, self.records * RECORD.size)
             whole = len(raw) - len(raw) % RECORD.size
             if not whole:
@@ -69,6 +70,16 @@ class Log:
                 self.records += 1
                 if stream in self.read:
                     yield self._advance(time, stream, length)
+                elif stream - 2 in self.read:  # a position; it matters where what lay before it was given up
+                    self.read[stream - 2] = max(self.read[stream - 2], min(length, self.size(stream - 2)))
+
+    def _leave_hole(self) -> None:
+        """Go on at the first record that is kept."""
+        try:
+            data = os.lseek(self.index, self.records * RECORD.size, os.SEEK_DATA)
+        except OSError:
+            return  # the end
+        self.records = max(self.records, data // RECORD.size)
 
     def rest(self) -> Iterator[Chunk]:
         """What lies behind the last record; for a log that is not written any more."""
@@ -103,6 +114,8 @@ class Log:
         for last in range(self.records, 0, -_RECORDS):
             first = max(last - _RECORDS, 0)
             raw = os.pread(self.index, (last - first) * RECORD.size, first * RECORD.size)
+            if not any(raw):
+                return  # what lay here was given up
             for time, length, stream in reversed([*RECORD.iter_unpack(raw)]):
                 if stream in end:
                     length = min(length, end[stream])

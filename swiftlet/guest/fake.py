@@ -163,7 +163,7 @@ class FakeLauncher:
     def do_list(self, parameters: dict[str, Any], fds: tuple[int, ...]) -> tuple[dict[str, Any], tuple[int, ...]]:
         """All that run."""
         found = {name: {"pid": process.pid, "started_ns": began} for name, (process, _, began) in self.guests.items()}
-        return {"guests": found, "pid": os.getpid()}, ()
+        return {"guests": found, "execs": [], "exits": {}, "pid": os.getpid()}, ()
 
     def do_pidfd(self, parameters: dict[str, Any], fds: tuple[int, ...]) -> tuple[dict[str, Any], tuple[int, ...]]:
         """The pidfd of one."""

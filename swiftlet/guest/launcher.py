@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _NAMESPACES = namespace.NEWNS | namespace.NEWUTS | namespace.NEWIPC | namespace.NEWPID
 
+MOST_UNTOLD = 1000
+"""Ends of commands that are kept until the next daemon asks; a command that was attached sees its own in any case."""
+
 
 class Launcher:
     """All guests of one instance, the daemon's connection, and the log worker."""
@@ -41,6 +44,7 @@ class Launcher:
         self.client: Channel | None = None
         self.guests: dict[str, Process] = {}
         self.outputs: dict[str, Output] = {}
+        self.untold: dict[str, dict[str, Any]] = {}
         self.spawner = Spawner(mount_point)
         self.leaving = False
         self.watch(listener.fileno(), self._accept)
@@ -94,14 +98,16 @@ class Launcher:
         if not alive and client is self.client:
             self._drop_client()
 
-    def tell(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-        """Send to the daemon if it is there; what matters is on disk as well."""
+    def tell(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> bool:
+        """Send to the daemon if it is there, and say whether it was; what matters is on disk as well."""
         if self.client is None:
-            return
+            return False
         try:
             self.client.send(message, fds)
         except OSError:
             self._drop_client()
+            return False
+        return True
 
     # Requests
 
@@ -210,9 +216,11 @@ class Launcher:
         return {}, output.take_ends()
 
     def do_list(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
-        """All guests that run."""
+        """All guests that run, the commands in them, and how those ended of whose end nobody could be told."""
         listed = {key: {"pid": each.pid, "started_ns": each.started_ns} for key, each in self.guests.items()}
-        return {"guests": listed, "pid": os.getpid()}, ()
+        execs = [number for each in self.guests.values() for number in each.execs]
+        untold, self.untold = self.untold, {}
+        return {"guests": listed, "execs": execs, "exits": untold, "pid": os.getpid()}, ()
 
     def do_pidfd(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
         """The pidfd of a guest."""
@@ -381,7 +389,10 @@ class Launcher:
         if not process.running:
             self._tell_failed(process)
             return
-        self.tell({"event": "exited", "id": process.key, "exec": process.exec, "exit": exit_of(process, {})})
+        leaving = exit_of(process, {})
+        told = self.tell({"event": "exited", "id": process.key, "exec": process.exec, "exit": leaving})
+        if not told and len(self.untold) < MOST_UNTOLD:
+            self.untold[process.exec] = leaving
 
     def _finish(self, process: Process) -> None:
         leaving = exit_of(process, cgroup.usage(process.groups, final=True))

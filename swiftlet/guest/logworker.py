@@ -77,7 +77,7 @@ class LogWorker:
             return output.open_logs(state_dir)
         except OSError as error:
             complain(f"{state_dir}: its log is lost: {error}")
-            return [os.dup(self._null) for _ in range(2 * len(output.sources))]
+            return [os.dup(self._null) for _ in range(len(output.sources) + 1)]
 
     def attach(self, key: str, output: Output) -> None:
         """Let a guest's outputs be copied to its attached ends as well."""

@@ -90,15 +90,15 @@ class Output:
         return sources
 
     def open_logs(self, state_dir: str) -> list[int]:
-        """Descriptors of the log files, then of the index, one for each source; the caller closes them.
+        """Descriptors of the log files, one for each source, then of the index; the caller closes them.
 
         Raises OSError.
         """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         opened: list[int] = []
         try:
-            for name in (*LOGS[: len(self.sources)], *("index" for _ in self.sources)):
-                opened.append(os.open(f"{state_dir}/{name}", flags | (os.O_APPEND if name == "index" else 0), 0o600))
+            for name in (*LOGS[: len(self.sources)], "index"):
+                opened.append(os.open(f"{state_dir}/{name}", flags, 0o600))
         except BaseException:
             close_all(opened)
             raise

@@ -10,13 +10,12 @@ Imports the standard library and `swiftlet.linux` only.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import select
-import struct
 import time
 
+from swiftlet.guest.logindex import Index
 from swiftlet.guest.process import complain
 from swiftlet.linux import namespace, syscall
 from swiftlet.linux.channel import Channel
@@ -27,34 +26,33 @@ if TYPE_CHECKING:
     from typing import Any
 
 CHUNK = 1 << 16
-RECORD = struct.Struct("<QQB")
-"""One record of the index: wall clock in ns, bytes, stream (1 standard output or terminal, 2 standard error)."""
-
-LOG_LIMIT = 64 << 20
-"""Bytes of one stream's log that stay on disk; what is older is given back to the file system as a hole."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Stream:
     """One output of one guest: where it comes from, its log, and at most one attached command."""
 
-    def __init__(self, pump: Pump, key: str, number: int, source: int, log: int, index: int, terminal: bool) -> None:
+    def __init__(self, pump: Pump, key: str, number: int, source: int, index: Index, terminal: bool) -> None:
         self.pump = pump
         self.key = key
         self.number = number
         self.source = source
-        self.log = log
+        self.log = index.logs[number]
         self.index = index
         self.terminal = terminal
-        self.offset = os.fstat(log).st_size
-        self.punched = 0
         self.attached = -1
         self.pending = b""
         self.ended = False
 
+    @property
+    def offset(self) -> int:
+        """Bytes in the log."""
+        return self.index.sizes[self.number]
+
     def attach(self, fd: int) -> None:
         """Give everything from now on to `fd` as well; an earlier attached command sees the end of its stream."""
+        if self.ended:
+            os.close(fd)
+            return
         self.detach()
         os.set_blocking(fd, False)
         self.attached = fd
@@ -143,23 +141,7 @@ class Stream:
             self.pump.watch(self.source, self)
 
     def _record(self, count: int) -> None:
-        self.offset += count
-        self.note(time.time_ns(), count)
-        if self.offset - self.punched > 2 * LOG_LIMIT:
-            self._punch(self.offset - LOG_LIMIT)
-
-    def note(self, when: int, count: int) -> None:
-        """Add a record to the index. On a full disk the bytes stay without one, and are shown without a time."""
-        try:
-            os.write(self.index, RECORD.pack(when, count, self.number))
-        except OSError:
-            return
-
-    def _punch(self, end: int) -> None:
-        keep_size_and_punch_hole = 3
-        end -= end % 4096
-        _libc.fallocate(self.log, keep_size_and_punch_hole, ctypes.c_long(0), ctypes.c_long(end))
-        self.punched = end
+        self.index.note(time.time_ns(), count, self.number)
 
     def end(self) -> None:
         """The guest has closed this output for good."""
@@ -170,8 +152,9 @@ class Stream:
         if self.attached >= 0:
             self.pump.watch(self.attached, None)
             os.close(self.attached)
-        for fd in (self.source, self.log, self.index):
+        for fd in (self.source, self.log):
             os.close(fd)
+        self.source = self.log = self.attached = -1  # these numbers are soon somebody else's
         self.pump.stream_ended(self)
 
 
@@ -242,14 +225,12 @@ class Pump:
             self._tell({"flushed": key})
 
     def _add(self, key: str, terminal: bool, fds: tuple[int, ...]) -> None:
-        half = len(fds) // 3
+        *pairs, last = fds
+        half = len(pairs) // 2
+        index = Index(last, dict(enumerate(pairs[half:], 1)))
         self.guests[key] = [
-            Stream(self, key, number + 1, source, log, index, terminal)
-            for number, (source, log, index) in enumerate(
-                zip(fds[:half], fds[half : 2 * half], fds[2 * half :], strict=True)
-            )
+            Stream(self, key, number, source, index, terminal) for number, source in enumerate(pairs[:half], 1)
         ]
-        _complete_index(self.guests[key])
         for stream in self.guests[key]:
             os.set_blocking(stream.source, False)
             self.watch(stream.source, stream)
@@ -277,6 +258,7 @@ class Pump:
         streams = self.guests.get(stream.key, [])
         if all(each.ended for each in streams):
             self.guests.pop(stream.key, None)
+            stream.index.close()
             self._tell({"closed": stream.key})
 
     def _tell(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
@@ -285,23 +267,6 @@ class Pump:
             self.control.send(message, fds)
         except OSError:
             return
-
-
-def _complete_index(streams: list[Stream]) -> None:
-    """Give the bytes that a killed worker left without a record one with time 0, lest all later ones be shifted."""
-    if not any(stream.offset for stream in streams):
-        return
-    known = dict.fromkeys((1, 2), 0)
-    with open(f"/proc/self/fd/{streams[0].index}", "rb") as file:
-        for _, count, number in RECORD.iter_unpack(_whole_records(file.read())):
-            known[number] += count
-    for stream in streams:
-        if stream.offset > known[stream.number]:
-            stream.note(0, stream.offset - known[stream.number])
-
-
-def _whole_records(data: bytes) -> bytes:
-    return data[: len(data) - len(data) % RECORD.size]
 
 
 def main(fd: int) -> None:

@@ -60,6 +60,8 @@ async def execute(guests: Guests, guest: Guest, command: Command, *, attach: boo
         raise
     finally:
         os.close(null)
+    if not ended.done():
+        guests.begun.add(number)
     if not attach:
         close_all(fds[1:])
         fds = fds[:1]

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -84,6 +84,7 @@ class Guests:
         self.by_id: dict[str, Guest] = {}
         self.by_name: dict[str, Guest] = {}
         self.execs: dict[str, asyncio.Future[Exit]] = {}
+        self.begun: set[str] = set()
         self._deleter = ThreadPoolExecutor(1, "delete")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._resolver = hosts.read_resolver
@@ -273,6 +274,7 @@ class Guests:
     def on_exit(self, id_: str, exec_: str, exit_: Exit) -> None:
         """The launcher tells that a guest, or a command in it, has ended."""
         if exec_:
+            self.begun.discard(exec_)
             future = self.execs.pop(exec_, None)
             if future is not None and not future.done():
                 future.set_result(exit_)
@@ -400,6 +402,7 @@ class Guests:
             return
         for guest in lost:
             await self.bury(guest)
+        self._lose_execs(self.begun)
         try:
             await self.launcher.connect()
         except SwiftletError as error:
@@ -411,6 +414,7 @@ class Guests:
 
     async def compare(self) -> None:
         """Ask the launcher who runs, and put right what is not as was thought."""
+        begun = set(self.begun)
         try:
             answer, fds = await self.launcher.request("list", {})
         except SwiftletError as error:
@@ -420,8 +424,16 @@ class Guests:
         for guest in list(self.by_id.values()):
             if guest.is_running and guest.id not in answer["guests"]:
                 await self.bury(guest)
+        for number, exit_ in answer["exits"].items():
+            self.on_exit("", number, exit_)
+        self._lose_execs(begun.difference(answer["execs"]))
         for stranger in set(answer["guests"]) - set(self.by_id):
             await self.kill_stranger(stranger)
+
+    def _lose_execs(self, numbers: Iterable[str]) -> None:
+        """Commands of whose end nobody will tell any more: those who wait for it shall not do so for ever."""
+        for number in list(numbers):
+            self.on_exit("", number, record.made_up_exit(128 + signal.SIGKILL, signal.SIGKILL, LOST, 0))
 
     async def kill_stranger(self, id_: str) -> None:
         """Kill what the launcher runs and nobody here has a record of."""
