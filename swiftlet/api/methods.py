@@ -17,7 +17,7 @@ from swiftlet.api.service import Call, Interface, Method, Reply
 from swiftlet.model.error import CommandNotFoundError, ConflictError, InputError, SwiftletError
 from swiftlet.model.workload import Workload
 from swiftlet.node import describe, execute
-from swiftlet.node.check import workload_of
+from swiftlet.node.check import check_command, workload_of
 from swiftlet.node.guests import Progress, Started
 from swiftlet.node.node import Node
 from swiftlet.node.record import Guest
@@ -103,6 +103,7 @@ class Methods:
         """Run a command in a running guest."""
         guest = self._guests.find(given.guest)
         attach, tty = not given.detach, bool(given.tty)
+        check_command(given.command, given.env or {})
         command = execute.Command(given.command, given.env or {}, given.workdir or "", given.user or "", tty)
         stdin = _stdin_of(call, bool(given.interactive) and not tty)
         work = execute.execute(self._guests, guest, command, attach=attach, stdin=stdin)

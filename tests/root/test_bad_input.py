@@ -242,6 +242,7 @@ def test_what_cannot_be_executed_is_126(product: Product) -> None:
     ("options", "told"),
     [
         (("-v", "/no/such:/x"), "volume source /no/such is not there"),
+        (tuple(f"--volume=/etc:/{number}" for number in range(129)), "129 volumes are more than 128"),
         (("-v", "/etc:relative"), "'relative' is not an absolute path"),
         (("-v", "/etc:/../x"), "'/../x'"),
         (("-p", "99999:80"), "99999"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from swiftlet.model.error import InputError
 from swiftlet.model.workload import Workload
 from swiftlet.node import firewall
-from swiftlet.node.check import workload_of
+from swiftlet.node.check import check_command, workload_of
 from swiftlet.node.doctor import dropping_chains
 from swiftlet.node.firewall import ANYWHERE, Owner, Published, Setting
 from swiftlet.node.guests import signal_number
@@ -151,6 +151,11 @@ def test_a_good_workload_is_decoded():
         ({"env": {"A=B": "x"}}, r"\$\.env"),
         ({"env": {"": "x"}}, r"\$\.env"),
         ({"env": {"A": "x\0"}}, r"\$\.env"),
+        ({"env": {"A": "\u00e4" * 65_535}}, r"\$\.env: 'A' is no variable"),
+        ({"command": ["x" * 131_000] * 17}, r"\$\.command: with its variables takes \d+ bytes, more than the 2097152"),
+        ({"command": ["x"], "env": {str(i): "x" * 131_000 for i in range(17)}}, r"\$\.command: with its variables"),
+        ({"command": [""] * 240_000}, r"\$\.command: with its variables"),
+        ({"volumes": [{"source": "/s", "target": f"/{i}"} for i in range(129)]}, r"\$\.volumes: 129 .* more than 128"),
         ({"workdir": "app"}, r"\$\.workdir"),
         ({"workdir": "/a/../../etc"}, r"\$\.workdir"),
         ({"hostname": "-x"}, r"\$\.hostname"),
@@ -185,6 +190,18 @@ def test_what_cannot_be_is_refused_with_its_path(change, told):
     with pytest.raises(InputError, match=told) as caught:
         workload_of({**GOOD, **change})
     assert "\n" not in str(caught.value)
+
+
+def test_what_can_be_executed_and_attached_is_taken():
+    workload_of({**GOOD, "command": ["x" * 131_071] * 14, "env": {"A": "x" * 131_069}})
+    workload_of({**GOOD, "volumes": [{"source": "/s", "target": f"/{i}"} for i in range(128)]})
+
+
+def test_a_further_command_is_checked_alike():
+    check_command(["x" * 131_071] * 14, {"A": "x"})
+    for command, env in ((["a\0"], {}), (["x" * 131_000] * 17, {}), (["x"], {"A=B": "x"})):
+        with pytest.raises(InputError, match=r"exec: \$\."):
+            check_command(command, env)
 
 
 def test_infinite_numbers_are_refused():
