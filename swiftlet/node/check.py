@@ -76,12 +76,10 @@ def _complaints(workload: Workload) -> Iterable[tuple[str, str]]:
     for index, volume in enumerate(workload.volumes):
         if not volume.source.startswith("/") or "\0" in volume.source:
             yield f"$.volumes[{index}].source", "is not an absolute path"
-        if not _is_guest_path(volume.target) or volume.target == "/":
-            yield f"$.volumes[{index}].target", f"{volume.target!r} is not a place in the guest"
+        yield from _place(f"$.volumes[{index}].target", volume.target, volume.target)
     for index, target in enumerate(workload.tmpfs):
         path, _, options = target.partition(":")
-        if not _is_guest_path(path) or path == "/":
-            yield f"$.tmpfs[{index}]", f"{target!r} is not a place in the guest"
+        yield from _place(f"$.tmpfs[{index}]", target, path)
         for option in filter(None, options.split(",")):
             if not _TMPFS_OPTION.fullmatch(option):
                 yield (
@@ -134,6 +132,15 @@ def _numbers(workload: Workload) -> Iterable[tuple[str, str]]:
     for name, (soft, hard) in workload.ulimits.items():
         if not _LIMIT.fullmatch(name.lower()) or not (-1 <= soft < _NO_LIMIT and -1 <= hard < _NO_LIMIT):
             yield f"$.ulimits.{name[:20]}", "is not a limit such as nofile: [1024, 4096]"
+
+
+def _place(where: str, written: str, path: str) -> Iterable[tuple[str, str]]:
+    """Where a volume or tmpfs is to be: anywhere but over what the guest is kept in by (CVE-2019-16884)."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not _is_guest_path(path) or not parts:
+        yield where, f"{written!r} is not a place in the guest"
+    elif parts[0] == "proc" or parts in (["dev"], ["sys"]):
+        yield where, f"{written!r} is the kernel's: nothing can be at or below /proc, nor in place of /dev or /sys"
 
 
 def _is_guest_path(path: str) -> bool:

@@ -226,6 +226,31 @@ def test_an_exec_of_what_is_not_there_says_what_to_insert(product: Product) -> N
         product.ok("rm", "-f", "bare")
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ("-v", "/etc/passwd:/usr"),
+            "volume at /usr cannot be attached: it is a file, and the guest has a folder there",
+        ),
+        (
+            ("-v", "/etc:/etc/passwd"),
+            "volume at /etc/passwd cannot be attached: it is a folder, and the guest has a file",
+        ),
+        (
+            ("--tmpfs", "/etc/passwd"),
+            "tmpfs at /etc/passwd cannot be attached: it is a folder, and the guest has a file",
+        ),
+        (("-v", "/etc:/etc/passwd/x"), "volume at /etc/passwd/x cannot be attached: Not a directory"),
+    ],
+)
+def test_what_has_no_place_in_the_guest_is_told_with_the_reason(
+    options: tuple[str, ...], told: str, product: Product
+) -> None:
+    found = run(product, "busybox", *options)
+    assert found.code == 126 and told in found.message, found
+
+
 def test_what_cannot_be_executed_is_126(product: Product) -> None:
     found = run(product, "busybox", "--workdir", "/etc/passwd")
     assert found == (126, "working folder /etc/passwd is not a folder in the guest", "")

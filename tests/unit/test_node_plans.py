@@ -165,6 +165,12 @@ def test_a_good_workload_is_decoded():
         ({"volumes": [{"source": "/srv", "target": "/"}]}, r"\$\.volumes\[0\]\.target"),
         ({"volumes": [{"source": "/srv", "target": "/../x"}]}, r"\$\.volumes\[0\]\.target"),
         ({"volumes": [{"source": "/srv", "target": "/x", "mode": 1}]}, r"\$\.volumes\[0\]"),
+        ({"volumes": [{"source": "/srv", "target": "//."}]}, r"\$\.volumes\[0\]\.target"),
+        ({"volumes": [{"source": "/srv", "target": "/proc"}]}, r"\$\.volumes\[0\]\.target: '/proc' is the kernel's"),
+        ({"volumes": [{"source": "/srv", "target": "/.//proc/1/"}]}, r"\$\.volumes\[0\]\.target: .*nothing can be"),
+        ({"volumes": [{"source": "/srv", "target": "/dev/"}]}, r"\$\.volumes\[0\]\.target: .*nothing can be"),
+        ({"tmpfs": ["/sys"]}, r"\$\.tmpfs\[0\]: '/sys' is the kernel's"),
+        ({"tmpfs": ["/proc/acpi:size=1m"]}, r"\$\.tmpfs\[0\]: '/proc/acpi:size=1m' is the kernel's"),
         ({"tmpfs": ["x"]}, r"\$\.tmpfs\[0\]"),
         ({"tmpfs": ["/x:size=1m", "/y:suid"]}, r"\$\.tmpfs\[1\]: 'suid' is no option"),
         ({"tmpfs": ["/x:size=lots"]}, r"\$\.tmpfs\[0\]: 'size=lots'"),
@@ -195,6 +201,7 @@ def test_what_cannot_be_is_refused_with_its_path(change, told):
 def test_what_can_be_executed_and_attached_is_taken():
     workload_of({**GOOD, "command": ["x" * 131_071] * 14, "env": {"A": "x" * 131_069}})
     workload_of({**GOOD, "volumes": [{"source": "/s", "target": f"/{i}"} for i in range(128)]})
+    workload_of({**GOOD, "volumes": [{"source": "/s", "target": "/dev/x"}], "tmpfs": ["/dev/shm", "/processes"]})
 
 
 def test_a_further_command_is_checked_alike():
