@@ -15,7 +15,7 @@ import msgspec
 
 from swiftlet.model.error import InputError
 from swiftlet.model.invalid import place_of
-from swiftlet.model.workload import Workload
+from swiftlet.model.workload import Port, Workload
 
 MAX_ARGUMENT = 131_072
 """Bytes of one argument or variable: the kernel's MAX_ARG_STRLEN."""
@@ -35,6 +35,7 @@ _TMPFS_OPTION = re.compile(
     r"rw|ro|exec|noexec|nosuid|nodev|(size|nr_inodes)=[0-9]{1,15}[kmgKMG%]?|mode=[0-7]{1,4}|[ug]id=[0-9]{1,9}"
 )
 _NO_LIMIT = 1 << 62
+_ANYWHERE = "0.0.0.0"
 _POINTER = 8
 
 
@@ -129,9 +130,18 @@ def _numbers(workload: Workload) -> Iterable[tuple[str, str]]:
     for index, port in enumerate(workload.ports):
         if not (0 < port.guest < 65536 and 0 <= port.host < 65536):
             yield f"$.ports[{index}]", "is not from 1 to 65535"
+        if any(_collide(port, other) for other in workload.ports[:index]):
+            yield f"$.ports[{index}]", f"{port.host}/{port.protocol} is published twice"
     for name, (soft, hard) in workload.ulimits.items():
         if not _LIMIT.fullmatch(name.lower()) or not (-1 <= soft < _NO_LIMIT and -1 <= hard < _NO_LIMIT):
             yield f"$.ulimits.{name[:20]}", "is not a limit such as nofile: [1024, 4096]"
+
+
+def _collide(one: Port, other: Port) -> bool:
+    """Whether two published ports are one of the host's; each that is to be any free one (0) is another."""
+    addresses = {port.host_ip or _ANYWHERE for port in (one, other)}
+    same = (one.host, one.protocol) == (other.host, other.protocol)
+    return same and one.host != 0 and (len(addresses) == 1 or _ANYWHERE in addresses)
 
 
 def _place(where: str, written: str, path: str) -> Iterable[tuple[str, str]]:

@@ -178,6 +178,11 @@ def test_a_good_workload_is_decoded():
         ({"ports": [{"guest": 0}]}, r"\$\.ports\[0\]"),
         ({"ports": [{"guest": 80, "host": 70000}]}, r"\$\.ports\[0\]"),
         ({"ports": [{"guest": 80, "protocol": "sctp"}]}, r"\$\.ports\[0\]\.protocol"),
+        ({"ports": [{"guest": 80, "host": 8080}] * 2}, r"\$\.ports\[1\]: 8080/tcp is published twice"),
+        (
+            {"ports": [{"guest": 80, "host": 80, "host_ip": "127.0.0.1"}, {"guest": 81, "host": 80}]},
+            r"\$\.ports\[1\]: 80/tcp is published twice",
+        ),
         ({"network": "host"}, r"\$\.ports: ports are published on the bridge only"),
         ({"network": "vpn"}, r"\$\.network"),
         ({"resources": {"memory": -1}}, r"\$\.resources\.memory"),
@@ -202,6 +207,12 @@ def test_what_can_be_executed_and_attached_is_taken():
     workload_of({**GOOD, "command": ["x" * 131_071] * 14, "env": {"A": "x" * 131_069}})
     workload_of({**GOOD, "volumes": [{"source": "/s", "target": f"/{i}"} for i in range(128)]})
     workload_of({**GOOD, "volumes": [{"source": "/s", "target": "/dev/x"}], "tmpfs": ["/dev/shm", "/processes"]})
+
+
+def test_ports_that_do_not_collide_are_taken():
+    ports = [("", 0, "tcp"), ("", 0, "tcp"), ("127.0.0.1", 80, "tcp"), ("127.0.0.2", 80, "tcp"), ("", 80, "udp")]
+    published = [{"guest": 80, "host_ip": ip, "host": host, "protocol": protocol} for ip, host, protocol in ports]
+    assert len(workload_of({**GOOD, "ports": published}).ports) == 5
 
 
 def test_a_further_command_is_checked_alike():
