@@ -11,7 +11,7 @@ import sys
 import time
 
 from swiftlet.linux.channel import Channel, connect
-from swiftlet.model.error import HostError, SwiftletError, WireError, from_wire
+from swiftlet.model.error import HostError, InputError, SwiftletError, WireError, from_wire
 from swiftlet.model.instance import Instance, instance_of
 
 TYPE_CHECKING = False
@@ -98,7 +98,8 @@ class Client:
     def begin(
         self, method: str, parameters: dict[str, Any] | None = None, fds: tuple[int, ...] = (), *, more: bool = True
     ) -> None:
-        """Send a call; `receive` and `take` give its answers."""
+        """Send a call; `receive` and `take` give its answers. Raises InputError for parameters that are no text."""
+        _check_text(parameters or {})
         name = method if "." in method else f"{INTERFACE}.{method}"
         message: dict[str, Any] = {"method": name, "parameters": parameters or {}}
         if more:
@@ -155,6 +156,20 @@ class Client:
         if self._daemon is None:
             raise HostError(f"no node daemon listens on {self.instance.socket}")
         return _start_daemon(self.instance, self._daemon)
+
+
+def _check_text(value: Any, path: str = "") -> None:
+    """Refuse what somebody typed that is not UTF-8: its bytes are half surrogate pairs here, which are no text."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(f"{path}: {value[:40]!r} is not UTF-8 text", "other bytes reach a guest by a file")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            _check_text(key, f"a name in {path}")
+            _check_text(each, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            _check_text(each, f"{path}[{index}]")
 
 
 def log_path(instance: Instance) -> str:

@@ -29,8 +29,8 @@ log = logging.getLogger("swiftlet.daemon")
 def main() -> int:
     """Run until told to leave. Returns the exit code."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
-    instance = instance_of()
     try:
+        instance = instance_of()
         lock = take_lock(instance)
         if lock is None:
             return 0

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import stat
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from swiftlet.api import interface, parameters
 from swiftlet.api.service import Call, Interface, Method, Reply
+from swiftlet.linux.pipe import is_anonymous
 from swiftlet.model.error import CommandNotFoundError, ConflictError, InputError, SwiftletError
 from swiftlet.model.workload import Workload
 from swiftlet.node import describe, execute
-from swiftlet.node.check import workload_of
+from swiftlet.node.check import check_command, workload_of
 from swiftlet.node.guests import Progress, Started
 from swiftlet.node.node import Node
 from swiftlet.node.record import Guest
@@ -103,6 +105,7 @@ class Methods:
         """Run a command in a running guest."""
         guest = self._guests.find(given.guest)
         attach, tty = not given.detach, bool(given.tty)
+        check_command(given.command, given.env or {})
         command = execute.Command(given.command, given.env or {}, given.workdir or "", given.user or "", tty)
         stdin = _stdin_of(call, bool(given.interactive) and not tty)
         work = execute.execute(self._guests, guest, command, attach=attach, stdin=stdin)
@@ -242,11 +245,16 @@ def _started_of(guest: Guest, pid: int) -> dict[str, Any]:
 
 
 def _stdin_of(call: Call, wanted: bool) -> int:
-    """The caller's standard input, when it is to be passed on. Raises InputError when it did not come."""
+    """The caller's standard input, when it is to be passed on. Raises InputError when it did not come.
+
+    Of this host's files a guest would get more than their content: it is made the owner of what it reads from.
+    """
     if not wanted:
         return -1
     if not call.fds:
         raise InputError("interactive, but no standard input came with the call")
+    if not is_anonymous(call.fds[0]) and not stat.S_ISSOCK(os.fstat(call.fds[0]).st_mode):
+        raise InputError("standard input is neither a pipe without a name nor a socket", "copy it into a pipe(2)")
     return call.fds[0]
 
 

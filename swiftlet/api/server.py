@@ -20,7 +20,8 @@ import struct
 from collections import deque
 
 from swiftlet.api.service import VARLINK, Call, Service
-from swiftlet.linux.channel import Channel, ChannelError, Message
+from swiftlet.linux.channel import Channel, ChannelError, Message, OversizeError
+from swiftlet.model.error import WireError
 from swiftlet.node.wire import close_all, send_message
 
 log = logging.getLogger("swiftlet.server")
@@ -186,13 +187,19 @@ class Connection:
             message, fds = await self._server.service.answer(call)
             try:
                 if not call.oneway:
-                    await self.send(message, fds)
+                    await self._deliver(message, fds)
             finally:
                 close_all(fds)
         except OSError as error:
             self._refuse(f"answer not delivered: {error}")
         finally:
             call.close_descriptors()
+
+    async def _deliver(self, message: Message, fds: tuple[int, ...]) -> None:
+        try:
+            await self.send(message, fds)
+        except OversizeError as error:
+            await self.send(self._server.service.failure(WireError(f"the answer cannot be sent: {error}")), ())
 
     async def send(self, message: Message, fds: tuple[int, ...]) -> None:
         """Send one message whole, waiting for the peer to read. Raises OSError when it does not or is gone."""

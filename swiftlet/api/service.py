@@ -144,13 +144,13 @@ class Service:
         except CallFailed as error:
             return {"error": error.name, "parameters": error.parameters}, ()
         except SwiftletError as error:
-            return self._failure(error), ()
+            return self.failure(error), ()
         except OSError as error:
-            return self._failure(storage_error(error, str(error.filename or "the node daemon"))), ()
+            return self.failure(storage_error(error, str(error.filename or "the node daemon"))), ()
         except Exception as error:
             log.exception("%s failed", call.method)
             hint = "this is a fault of swiftlet; the daemon's log has more"
-            return self._failure(SwiftletError(f"{call.method}: {type(error).__name__}: {error}", hint)), ()
+            return self.failure(SwiftletError(f"{call.method}: {type(error).__name__}: {error}", hint)), ()
         return {"parameters": reply.parameters}, reply.fds
 
     async def _invoke(self, call: Call) -> Reply:
@@ -165,7 +165,8 @@ class Service:
             raise CallFailed("ExpectedMore")
         return await method.handler(call, decode_parameters(call.parameters, method.parameters))
 
-    def _failure(self, error: SwiftletError) -> Message:
+    def failure(self, error: SwiftletError) -> Message:
+        """The answer that tells an error of the model's."""
         told = {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}
         return {"error": f"{self._error_interface}.{error.kind}", "parameters": told}
 

@@ -1,7 +1,8 @@
-"""Our standard input on its way to a guest: handed over where it is a pipe, else copied.
+"""Our standard input on its way to a guest: handed over where it is a pipe without a name, else copied.
 
-A guest never gets a descriptor of a file, folder or terminal of this host: through /proc/self/fd/0 its root
-could open the file for writing, climb out of the folder, or go on reading what is typed after we have left.
+A guest never gets a descriptor of a file, FIFO, folder or terminal of this host: through /proc/self/fd/0 its root
+could open the file for writing, make the FIFO its own, climb out of the folder, or go on reading what is typed after
+we have left.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import select
 import stat
 
+from swiftlet.linux.pipe import is_anonymous
 from swiftlet.model.error import InputError
 
 TYPE_CHECKING = False
@@ -21,10 +23,9 @@ CHUNK = 65536
 
 def open_input() -> tuple[int, int]:
     """(the descriptor that the guest may have, the end of it that we fill or -1). Raises InputError."""
-    mode = os.fstat(0).st_mode
-    if stat.S_ISFIFO(mode):
+    if is_anonymous(0):
         return 0, -1
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(os.fstat(0).st_mode):
         raise InputError("standard input is a folder")
     return os.pipe()
 

@@ -154,15 +154,32 @@ def attach_volumes(guest: Guest) -> None:
     """Attach the detached mounts and tmpfs that the bundle names, making what they are attached to."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for (target, is_folder), source in zip(guest.bundle["volumes"], guest.volumes, strict=True):
-        place = mount.make_beneath(root, target, directory=is_folder)
-        syscall.move_mount(source, place, "")
+        try:
+            place = mount.make_beneath(root, target, directory=is_folder)
+            syscall.move_mount(source, place, "")
+        except OSError as error:
+            raise _not_attached("volume", root, target, is_folder, error) from None
         os.close(place)
         os.close(source)
     for specification in guest.bundle["tmpfs"]:
         target, _, options = specification.partition(":")
-        os.close(mount.make_beneath(root, target, directory=True))
-        syscall.mount("tmpfs", target, "tmpfs", *_tmpfs_options(options))
+        try:
+            os.close(mount.make_beneath(root, target, directory=True))
+            syscall.mount("tmpfs", target, "tmpfs", *_tmpfs_options(options))
+        except OSError as error:
+            raise _not_attached("tmpfs", root, target, True, error) from None
     os.close(root)
+
+
+def _not_attached(what: str, root: int, target: str, is_folder: bool, error: OSError) -> StageError:
+    """Why something has no place in the guest: mostly, it is a folder and there is a file, or the other way round."""
+    try:
+        other = stat.S_ISDIR(os.fstat(mount.open_beneath(root, target)).st_mode) != is_folder
+    except OSError:
+        other = False
+    kinds = ("a folder", "a file") if is_folder else ("a file", "a folder")
+    why = f"it is {kinds[0]}, and the guest has {kinds[1]} there" if other else str(error.strerror)
+    return StageError(f"{what} at {target} cannot be attached: {why}")
 
 
 def _tmpfs_options(text: str) -> tuple[int, str]:

@@ -32,6 +32,8 @@ MASKED = (
 READ_ONLY = tuple(f"/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger"))
 
 _STRICT = MS_NOSUID | MS_NODEV | MS_NOEXEC
+_PTS_FLAGS = MS_NOSUID | MS_NOEXEC
+_TTY_GROUP = 5
 
 
 def masked_on_host() -> tuple[tuple[str, bool], ...]:
@@ -74,9 +76,17 @@ def _control_groups(hierarchies: tuple[str, ...]) -> list[Call]:
 
 
 def owned_by(owner: int) -> tuple[Call, ...]:
-    """Give what a container's root expects to own to user `owner` of the host, root in a user namespace."""
+    """Give what a container's root expects to own to user `owner` of the host, root in a user namespace.
+
+    The terminals' group is counted from there too, or it would be nobody's in the guest.
+    """
     paths = ("/dev", "/dev/shm", "/dev/pts/ptmx", *(f"/dev/{name}" for name, _, _ in NODES))
-    return tuple(syscall.chown_call(path, owner, owner) for path in paths)
+    terminals = syscall.mount_call("devpts", "/dev/pts", "devpts", MS_REMOUNT | _PTS_FLAGS, _pts_options(owner))
+    return (*(syscall.chown_call(path, owner, owner) for path in paths), terminals)
+
+
+def _pts_options(owner: int) -> str:
+    return f"newinstance,ptmxmode=0666,mode=0620,gid={owner + _TTY_GROUP}"
 
 
 def _devices(shm_bytes: int) -> list[Call]:
@@ -88,9 +98,7 @@ def _devices(shm_bytes: int) -> list[Call]:
         syscall.umask_call(0o022),
         *(syscall.symlink_call(target, f"/dev/{name}") for name, target in LINKS),
         *(syscall.mkdir_call(f"/dev/{name}") for name in ("pts", "shm", "mqueue")),
-        syscall.mount_call(
-            "devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"
-        ),
+        syscall.mount_call("devpts", "/dev/pts", "devpts", _PTS_FLAGS, _pts_options(0)),
         syscall.mount_call("shm", "/dev/shm", "tmpfs", _STRICT, f"size={shm_bytes},mode=1777"),
         syscall.mount_call("mqueue", "/dev/mqueue", "mqueue", _STRICT),
     ]

@@ -71,6 +71,7 @@ _CAPGET, _CAPSET, _SYS_PRCTL = 125, 126, 157
 _VERSION = 0x20080522
 _CAPBSET_DROP, _SET_KEEPCAPS, _CAP_AMBIENT, _SET_NO_NEW_PRIVS = 24, 8, 47, 38
 _AMBIENT_CLEAR_ALL = 4
+_UNCHANGED = 0xFFFFFFFF
 
 # Made once, at import: in a freshly cloned process each first use of ctypes costs tens of microseconds.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -121,8 +122,12 @@ def drop_to(uid: int, gid: int, groups: tuple[int, ...], keep: frozenset[int] | 
     """Become `uid`, `gid`, `groups` with no capability but `keep`, and no way to more, for good.
 
     User 0 has `keep` permitted and effective, any other user has none; inheritable and ambient sets are empty for
-    all (CVE-2022-27650). Raises OSError; the process is then half-way and must end.
+    all (CVE-2022-27650). Raises OSError; the process is then half-way and must end. Raises ValueError, with nothing
+    done, for an id that the kernel reads as "leave it as it is".
     """
+    for number in (uid, gid, *groups):
+        if not 0 <= number < _UNCHANGED:
+            raise ValueError(f"no user or group has the id {number}")
     bound(keep)
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)

@@ -35,6 +35,10 @@ class ChannelError(OSError):
     """The peer sent something that is no message."""
 
 
+class OversizeError(ChannelError):
+    """A message that no peer would take; nothing of it was sent."""
+
+
 class Channel:
     """One end of a connection. Blocking or not is the socket's own setting.
 
@@ -63,10 +67,8 @@ class Channel:
         return len(self._descriptors)
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        """Send one message whole. Raises OSError when the peer is gone or does not read."""
-        if fds:
-            message = {**message, "fds": len(fds)}
-        data = memoryview(encode(message) + b"\0")
+        """Send one message whole. Raises OSError when the peer is gone or does not read, OversizeError."""
+        data = memoryview(pack(message, fds))
         if fds:
             numbers = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)
@@ -126,6 +128,16 @@ class Channel:
             os.close(self._descriptors.pop())
         self.sock.close()
         self.closed = True
+
+
+def pack(message: Message, fds: tuple[int, ...]) -> bytes:
+    """A message as it is sent. Raises OversizeError: a peer that was sent so much would end the connection."""
+    if len(fds) > MAX_FDS:
+        raise OversizeError(f"{len(fds)} descriptors are more than the {MAX_FDS} of one message")
+    data = encode({**message, "fds": len(fds)} if fds else message) + b"\0"
+    if len(data) > MAX_MESSAGE:
+        raise OversizeError(f"a message of {len(data)} bytes is longer than {MAX_MESSAGE}")
+    return data
 
 
 def _parse(raw: bytes) -> Message:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 
+from swiftlet.model.error import InputError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_ROOT = "/var/lib/swiftlet"
 DEFAULT_RUN = "/run/swiftlet"
+
+_SEPARATORS = ",:\\"
+"""What the options of an overlay, a part of which both folders are, take for their own."""
 
 
 class Instance:
@@ -61,10 +66,23 @@ class Instance:
 
 
 def instance_of(environment: Mapping[str, str] = os.environ) -> Instance:
-    """The instance that SWIFTLET_ROOT and SWIFTLET_RUN name."""
-    root = os.path.abspath(environment.get("SWIFTLET_ROOT") or DEFAULT_ROOT)
+    """The instance that SWIFTLET_ROOT and SWIFTLET_RUN name; an empty one is as one that is not set.
+
+    Raises InputError for a folder in which no guest could be started.
+    """
+    root = _folder("SWIFTLET_ROOT", environment.get("SWIFTLET_ROOT") or DEFAULT_ROOT)
     run = environment.get("SWIFTLET_RUN") or (DEFAULT_RUN if root == DEFAULT_ROOT else f"{root}/run")
-    return Instance(root, os.path.abspath(run), "" if root == DEFAULT_ROOT else _tag_of(root))
+    return Instance(root, _folder("SWIFTLET_RUN", run), "" if root == DEFAULT_ROOT else _tag_of(root))
+
+
+def _folder(variable: str, path: str) -> str:
+    """An absolute path, also of a relative one."""
+    found = os.path.abspath(path)
+    bad = next((each for each in found if each in _SEPARATORS or not each.isprintable()), "")
+    if bad:
+        hint = f"choose a folder whose path has none of {' '.join(_SEPARATORS)} and can be printed"
+        raise InputError(f"{variable} {found!r} holds {bad!r}, which no overlay's options can", hint)
+    return found
 
 
 def _tag_of(root: str) -> str:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 import msgspec
 
 from swiftlet.model.error import InputError
 from swiftlet.model.invalid import place_of
-from swiftlet.model.workload import Workload
+from swiftlet.model.workload import Port, Workload
 
 MAX_ARGUMENT = 131_072
 """Bytes of one argument or variable: the kernel's MAX_ARG_STRLEN."""
+
+MAX_ARGUMENTS = 2 << 20
+"""Bytes of all arguments and variables with a pointer to each: what execve(2) takes with the usual stack of 8 MiB."""
+
+MAX_VOLUMES = 128
+"""Each is a descriptor in one message to the launcher, beside those of inserted components and streams."""
 
 MIN_MEMORY = 1 << 20
 """Bytes. A guest's limit holds while it is set up, too: that takes about 700 KiB, before its command has any."""
@@ -29,6 +35,8 @@ _TMPFS_OPTION = re.compile(
     r"rw|ro|exec|noexec|nosuid|nodev|(size|nr_inodes)=[0-9]{1,15}[kmgKMG%]?|mode=[0-7]{1,4}|[ug]id=[0-9]{1,9}"
 )
 _NO_LIMIT = 1 << 62
+_ANYWHERE = "0.0.0.0"
+_POINTER = 8
 
 
 def workload_of(document: Any) -> Workload:
@@ -43,6 +51,12 @@ def workload_of(document: Any) -> Workload:
     return workload
 
 
+def check_command(command: Sequence[str], env: Mapping[str, str]) -> None:
+    """Of a further command in a guest what `workload_of` checks of its own. Raises InputError."""
+    for path, complaint in _texts(command, env):
+        raise InputError(f"exec: {path}: {complaint}")
+
+
 def _choices(path: str) -> str:
     """What a member of few values may be, as a hint; "" for any other."""
     choices = [word for word in get_args(get_type_hints(Workload).get(path[2:])) if isinstance(word, str)]
@@ -52,21 +66,21 @@ def _choices(path: str) -> str:
 def _complaints(workload: Workload) -> Iterable[tuple[str, str]]:
     if not workload.templates:
         yield "$.templates", "is empty; name at least one, such as python@3.11"
-    yield from _texts(workload)
+    yield from _texts(workload.command, workload.env)
     yield from _numbers(workload)
     for name in ("workdir",):
         value = getattr(workload, name)
         if value and not _is_guest_path(value):
             yield f"$.{name}", f"{value!r} is not an absolute path in the guest"
+    if len(workload.volumes) > MAX_VOLUMES:
+        yield "$.volumes", f"{len(workload.volumes)} volumes are more than {MAX_VOLUMES}"
     for index, volume in enumerate(workload.volumes):
         if not volume.source.startswith("/") or "\0" in volume.source:
             yield f"$.volumes[{index}].source", "is not an absolute path"
-        if not _is_guest_path(volume.target) or volume.target == "/":
-            yield f"$.volumes[{index}].target", f"{volume.target!r} is not a place in the guest"
+        yield from _place(f"$.volumes[{index}].target", volume.target, volume.target)
     for index, target in enumerate(workload.tmpfs):
         path, _, options = target.partition(":")
-        if not _is_guest_path(path) or path == "/":
-            yield f"$.tmpfs[{index}]", f"{target!r} is not a place in the guest"
+        yield from _place(f"$.tmpfs[{index}]", target, path)
         for option in filter(None, options.split(",")):
             if not _TMPFS_OPTION.fullmatch(option):
                 yield (
@@ -79,14 +93,24 @@ def _complaints(workload: Workload) -> Iterable[tuple[str, str]]:
         yield "$.ports", f"ports are published on the bridge only, not with network {workload.network}"
 
 
-def _texts(workload: Workload) -> Iterable[tuple[str, str]]:
+def _texts(command: Sequence[str], env: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     """What the kernel passes on as C strings."""
-    for index, argument in enumerate(workload.command):
-        if "\0" in argument or len(argument.encode(errors="surrogatepass")) >= MAX_ARGUMENT:
+    total = _POINTER * (len(command) + len(env))
+    for index, argument in enumerate(command):
+        total += (size := _size(argument))
+        if "\0" in argument or size > MAX_ARGUMENT:
             yield f"$.command[{index}]", "holds a NUL or is longer than 128 KiB"
-    for name, value in workload.env.items():
-        if not name or "=" in name or "\0" in name + value or len(name) + len(value) >= MAX_ARGUMENT:
+    for name, value in env.items():
+        total += (size := _size(f"{name}={value}"))
+        if not name or "=" in name or "\0" in name + value or size > MAX_ARGUMENT:
             yield "$.env", f"{name[:40]!r} is no variable (empty, with = or NUL, or longer than 128 KiB)"
+    if total > MAX_ARGUMENTS:
+        yield "$.command", f"with its variables takes {total} bytes, more than the {MAX_ARGUMENTS} that can be executed"
+
+
+def _size(text: str) -> int:
+    """Bytes of a C string, its end included."""
+    return len(text.encode(errors="surrogatepass")) + 1
 
 
 def _numbers(workload: Workload) -> Iterable[tuple[str, str]]:
@@ -106,9 +130,27 @@ def _numbers(workload: Workload) -> Iterable[tuple[str, str]]:
     for index, port in enumerate(workload.ports):
         if not (0 < port.guest < 65536 and 0 <= port.host < 65536):
             yield f"$.ports[{index}]", "is not from 1 to 65535"
+        if any(_collide(port, other) for other in workload.ports[:index]):
+            yield f"$.ports[{index}]", f"{port.host}/{port.protocol} is published twice"
     for name, (soft, hard) in workload.ulimits.items():
         if not _LIMIT.fullmatch(name.lower()) or not (-1 <= soft < _NO_LIMIT and -1 <= hard < _NO_LIMIT):
             yield f"$.ulimits.{name[:20]}", "is not a limit such as nofile: [1024, 4096]"
+
+
+def _collide(one: Port, other: Port) -> bool:
+    """Whether two published ports are one of the host's; each that is to be any free one (0) is another."""
+    addresses = {port.host_ip or _ANYWHERE for port in (one, other)}
+    same = (one.host, one.protocol) == (other.host, other.protocol)
+    return same and one.host != 0 and (len(addresses) == 1 or _ANYWHERE in addresses)
+
+
+def _place(where: str, written: str, path: str) -> Iterable[tuple[str, str]]:
+    """Where a volume or tmpfs is to be: anywhere but over what the guest is kept in by (CVE-2019-16884)."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not _is_guest_path(path) or not parts:
+        yield where, f"{written!r} is not a place in the guest"
+    elif parts[0] == "proc" or parts in (["dev"], ["sys"]):
+        yield where, f"{written!r} is the kernel's: nothing can be at or below /proc, nor in place of /dev or /sys"
 
 
 def _is_guest_path(path: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 from swiftlet.linux.channel import Message, connect
 from swiftlet.linux.pidfd import has_ended
-from swiftlet.model.error import LaunchError, from_wire
+from swiftlet.model.error import InputError, LaunchError, from_wire
 from swiftlet.model.instance import Instance
 from swiftlet.node.wire import Wire, close_all
 
@@ -134,7 +134,10 @@ class LauncherClient:
     async def _send(
         self, method: str, parameters: dict[str, Any], fds: tuple[int, ...]
     ) -> tuple[int, asyncio.Future[Answer]]:
-        """Send a request; its number and the future of its answer. Raises OSError when it was not received whole."""
+        """Send a request; its number and the future of its answer.
+
+        Raises OSError when it was not received whole, InputError when it is too long to be sent.
+        """
         wire = self._wire
         assert wire is not None
         self._next += 1
@@ -143,10 +146,11 @@ class LauncherClient:
         self._pending[call] = answer
         try:
             await wire.send({"call": call, "method": method, "parameters": parameters}, fds)
-        except BaseException:
+        except BaseException as error:
             del self._pending[call]
             answer.cancel()
-            self._give_up(wire)
+            if not isinstance(error, InputError):  # of that nothing was sent
+                self._give_up(wire)
             raise
         return call, answer
 

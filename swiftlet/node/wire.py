@@ -10,23 +10,26 @@ import os
 import socket
 from collections.abc import Callable
 
-from swiftlet.linux import message as json
-from swiftlet.linux.channel import Channel, Message
+from swiftlet.linux.channel import Channel, Message, OversizeError, pack
+from swiftlet.model.error import InputError
 
 SEND_SECONDS = 30.0
 """A peer that takes nothing for this long is given up."""
 
 
 async def send_message(
-    channel: Channel, message: Message, fds: tuple[int, ...] = (), seconds: float = SEND_SECONDS
+    channel: Channel,
+    message: Message,
+    fds: tuple[int, ...] = (),
+    seconds: float = SEND_SECONDS,
+    waiting: set[asyncio.Future[None]] | None = None,
 ) -> None:
     """Send one message whole, waiting for the peer to read. Does not suspend when there is room for all of it.
 
-    Raises OSError when the peer is gone or reads nothing. Two sends on one channel must not overlap.
+    Raises OSError when the peer is gone or reads nothing, OversizeError before anything is sent. Two sends on one
+    channel must not overlap. waiting: holds what is waited for, so that whoever closes the channel can end that.
     """
-    if fds:
-        message = {**message, "fds": len(fds)}
-    data = memoryview(json.encode(message) + b"\0")
+    data = memoryview(pack(message, fds))
     sock = channel.sock
     while data:
         try:
@@ -35,23 +38,26 @@ async def send_message(
             else:
                 sent = sock.send(data, socket.MSG_NOSIGNAL)
         except BlockingIOError:
-            await _writable(sock, seconds)
+            await _writable(sock, seconds, set() if waiting is None else waiting)
             continue
         fds = ()
         data = data[sent:]
 
 
-async def _writable(sock: socket.socket, seconds: float) -> None:
+async def _writable(sock: socket.socket, seconds: float, waiting: set[asyncio.Future[None]]) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_writer(sock, _fulfil, ready)
+    waiting.add(ready)
     try:
         async with asyncio.timeout(seconds):
             await ready
     except TimeoutError:
         raise OSError("the peer reads nothing") from None
     finally:
-        loop.remove_writer(sock)
+        waiting.discard(ready)
+        if sock.fileno() >= 0:
+            loop.remove_writer(sock)
 
 
 def _fulfil(future: asyncio.Future[None]) -> None:
@@ -77,6 +83,7 @@ class Wire:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._sending = asyncio.Lock()
+        self._waiting: set[asyncio.Future[None]] = set()
         self._loop.add_reader(sock, self._read)
 
     @property
@@ -85,16 +92,30 @@ class Wire:
         return self._channel.closed
 
     async def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        """Send one message whole; several may be under way. Raises OSError."""
+        """Send one message whole; several may be under way.
+
+        Raises OSError; InputError, and the connection is as before, for more than a message holds.
+        """
         async with self._sending:
             if self.closed:
                 raise OSError("the connection is closed")
-            await send_message(self._channel, message, fds)
+            try:
+                await send_message(self._channel, message, fds, waiting=self._waiting)
+            except OversizeError as error:
+                hint = "fewer or shorter arguments, variables and volumes"
+                raise InputError(f"too much for swiftlet's own wire: {error}", hint) from None
+            except OSError:
+                if self.closed:
+                    raise OSError("the connection ended meanwhile") from None
+                raise
 
     def close(self) -> None:
         """End it without calling `on_end`."""
         if self._channel.sock.fileno() >= 0:
             self._loop.remove_reader(self._channel.sock)
+            self._loop.remove_writer(self._channel.sock)  # or the loop would take the number's next owner for it
+            for ready in self._waiting:
+                _fulfil(ready)
             self._channel.close()
 
     def _read(self) -> None:

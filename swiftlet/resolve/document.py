@@ -17,20 +17,46 @@ from swiftlet.resolve.written import MAX_BYTES, read_written
 MAX_DEPTH = 12
 MAX_VALUES = 50_000
 
+_NOTHING: dict[str, Lines] = {}
+"""What is in a text: one for all."""
+
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Lines:
+    """The line of a value and, by the step that leads there (`.libs`, `[2]`), of those in it.
+
+    A tree, because a whole path for each value would take the keys above it once more for each.
+    """
+
+    __slots__ = ("inner", "line")
+
+    def __init__(self, line: int, inner: dict[str, Lines]) -> None:
+        self.line = line
+        self.inner = inner
+
+    def at(self, path: str) -> int:
+        """The line of `$.libs[2]`, 0 where it is unknown. A key may look like several steps: all that fit are tried."""
+        fitting = [(self, len("$"))]
+        while fitting:
+            found, start = fitting.pop()
+            if start == len(path):
+                return found.line
+            fitting += [(each, start + len(step)) for step, each in found.inner.items() if path.startswith(step, start)]
+        return 0
 
 
 class Document:
     """What a YAML file says. root: dicts, lists, strings. Paths into it are spelled `$.libs[2]`."""
 
-    def __init__(self, name: str, root: Any, lines: dict[str, int]) -> None:
+    def __init__(self, name: str, root: Any, lines: Lines) -> None:
         self.name = name
         self.root = root
         self.lines = lines
 
     def error(self, path: str, problem: str, hint: str = "") -> InputError:
         """An error that names the file, the line where it is known, and the path."""
-        line = self.lines.get(path)
+        line = self.lines.at(path)
         where = f"{self.name}:{line}" if line else self.name
         return InputError(f"{where}: {path}: {problem}", hint)
 
@@ -68,7 +94,7 @@ class _Builder:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.lines: dict[str, int] = {}
+        self.lines = Lines(0, {})
         self.open: list[_Open] = []
         self.root: Any = None
         self.documents = 0
@@ -100,21 +126,22 @@ class _Builder:
         parent = self.open[-1] if self.open else None
         if parent is not None and parent.wants_key:
             if event.value in parent.value:
-                raise self.error(event, f"{parent.path}: key {event.value!r} comes twice")
+                raise self.error(event, f"{self.path}: key {event.value!r} comes twice")
             if "\0" in event.value or len(event.value) > 4096:
-                raise self.error(event, f"{parent.path}: not a key")
+                raise self.error(event, f"{self.path}: not a key")
             parent.key = event.value
         else:
             if "\0" in event.value:
                 raise self.error(event, "a NUL byte")
-            self.place(event, event.value)
+            self.place(event, event.value, _NOTHING)
 
     def begin(self, event: Any, value: Any) -> None:
         self.check(event)
         if self.open and self.open[-1].wants_key:
-            raise self.error(event, f"{self.open[-1].path}: a key that is not text")
-        path = self.place(event, value)
-        self.open.append(_Open(path, value))
+            raise self.error(event, f"{self.path}: a key that is not text")
+        inner: dict[str, Lines] = {}
+        step = self.place(event, value, inner)
+        self.open.append(_Open(step, value, inner))
         if len(self.open) > MAX_DEPTH:
             raise self.error(event, f"nested deeper than {MAX_DEPTH} levels")
 
@@ -125,13 +152,17 @@ class _Builder:
         if event.anchor is not None or event.tag not in (None, "!"):
             raise self.error(event, "an anchor or tag; plain text, lists and maps are enough")
 
-    def place(self, event: Any, value: Any) -> str:
-        if not self.open:
-            self.root, path = value, "$"
-        else:
-            path = self.open[-1].add(value)
-        self.lines[path] = event.start_mark.line + 1
-        return path
+    def place(self, event: Any, value: Any, inner: dict[str, Lines]) -> str:
+        lines = Lines(event.start_mark.line + 1, inner)
+        if self.open:
+            return self.open[-1].add(value, lines)
+        self.root, self.lines = value, lines
+        return "$"
+
+    @property
+    def path(self) -> str:
+        """Of the innermost open container."""
+        return "".join(each.step for each in self.open)
 
     def error(self, event: Any, problem: str) -> InputError:
         return InputError(f"{self.name}:{event.start_mark.line + 1}: {problem}")
@@ -140,19 +171,22 @@ class _Builder:
 class _Open:
     """A list or map that is being filled."""
 
-    def __init__(self, path: str, value: Any) -> None:
-        self.path = path
+    def __init__(self, step: str, value: Any, inner: dict[str, Lines]) -> None:
+        self.step = step
         self.value = value
+        self.inner = inner
         self.key: str | None = None
 
     @property
     def wants_key(self) -> bool:
         return isinstance(self.value, dict) and self.key is None
 
-    def add(self, value: Any) -> str:
+    def add(self, value: Any, lines: Lines) -> str:
         if self.key is not None:
             self.value[self.key] = value
-            path, self.key = f"{self.path}.{self.key}", None
-            return path
-        self.value.append(value)
-        return f"{self.path}[{len(self.value) - 1}]"
+            step, self.key = f".{self.key}", None
+        else:
+            self.value.append(value)
+            step = f"[{len(self.value) - 1}]"
+        self.inner[step] = lines
+        return step

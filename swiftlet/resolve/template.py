@@ -14,7 +14,7 @@ from swiftlet.model import spelling
 from swiftlet.model.error import InputError
 from swiftlet.model.template import Directory, Generate, Template
 from swiftlet.resolve import shape
-from swiftlet.resolve.document import Document, parse_document, read_document
+from swiftlet.resolve.document import Document, Lines, parse_document, read_document
 
 PACKS = (
     "certificates",
@@ -142,7 +142,7 @@ def check_template(template: Template, name: str) -> None:
     """
     plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(template))
     plain |= {"name": "x", "version": "1", "users": {user: str(uid) for user, uid in template.users.items()}}
-    checked = template_of(Document(name, plain, {}))
+    checked = template_of(Document(name, plain, Lines(0, {})))
     if msgspec.structs.replace(checked, name=template.name, version=template.version) != template:
         raise InputError(f"{name}: a template whose paths are not in their canonical spelling")
 

@@ -226,6 +226,31 @@ def test_an_exec_of_what_is_not_there_says_what_to_insert(product: Product) -> N
         product.ok("rm", "-f", "bare")
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ("-v", "/etc/passwd:/usr"),
+            "volume at /usr cannot be attached: it is a file, and the guest has a folder there",
+        ),
+        (
+            ("-v", "/etc:/etc/passwd"),
+            "volume at /etc/passwd cannot be attached: it is a folder, and the guest has a file",
+        ),
+        (
+            ("--tmpfs", "/etc/passwd"),
+            "tmpfs at /etc/passwd cannot be attached: it is a folder, and the guest has a file",
+        ),
+        (("-v", "/etc:/etc/passwd/x"), "volume at /etc/passwd/x cannot be attached: Not a directory"),
+    ],
+)
+def test_what_has_no_place_in_the_guest_is_told_with_the_reason(
+    options: tuple[str, ...], told: str, product: Product
+) -> None:
+    found = run(product, "busybox", *options)
+    assert found.code == 126 and told in found.message, found
+
+
 def test_what_cannot_be_executed_is_126(product: Product) -> None:
     found = run(product, "busybox", "--workdir", "/etc/passwd")
     assert found == (126, "working folder /etc/passwd is not a folder in the guest", "")
@@ -242,10 +267,14 @@ def test_what_cannot_be_executed_is_126(product: Product) -> None:
     ("options", "told"),
     [
         (("-v", "/no/such:/x"), "volume source /no/such is not there"),
+        (tuple(f"--volume=/etc:/{number}" for number in range(129)), "129 volumes are more than 128"),
         (("-v", "/etc:relative"), "'relative' is not an absolute path"),
         (("-v", "/etc:/../x"), "'/../x'"),
         (("-p", "99999:80"), "99999"),
         (("-p", "198.51.100.1:8123:80"), "198.51.100.1"),
+        (("-p", "8123:80", "-p", "127.0.0.1:8123:81"), "8123/tcp is published twice"),
+        (("-e", "A=\udcff"), "workload.env.A: '\\udcff' is not UTF-8 text"),
+        (("-v", "/etc:/proc/1"), "'/proc/1' is the kernel's"),
         (("-u", "nosuch"), "user 'nosuch'"),
         (("-m", "lots"), "not a size: 'lots'"),
         (("--cpus", "-1"), "cpus"),

@@ -78,6 +78,23 @@ def test_a_user_has_no_capability(execute):
     assert found["Groups"] == "7"
 
 
+@pytest.mark.parametrize("number", [-1, 0xFFFFFFFF, 1 << 32])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_id_that_the_kernel_reads_as_no_change_is_refused(number, place):
+    def work():
+        ids = [7, 7, (7,)]
+        ids[place] = (number,) if place == 2 else number
+        try:
+            capability.drop_to(*ids, ())
+        except ValueError as error:
+            return f"refused:\t{error}\n{own_status()}"
+        return "taken"
+
+    text = child(work)
+    assert text.startswith(f"refused:\tno user or group has the id {number}\n")
+    assert status(text)["Uid"].split() == ["0"] * 4
+
+
 def test_an_empty_list_leaves_root_without_any():
     found = status(dropped(0, ()))
     assert (found["CapPrm"], found["CapEff"], found["CapBnd"]) == (NONE, NONE, NONE)

@@ -172,6 +172,22 @@ def test_a_guest_knows_its_name_its_address_and_the_servers_for_names(daemon):
     assert f"{address}\tweb\n" in text
 
 
+@pytest.mark.parametrize("method", ["Run", "Exec"])
+@pytest.mark.parametrize("kind", ["file", "fifo", "device", "folder"])
+def test_of_this_hosts_files_none_becomes_a_guests_standard_input(daemon, tmp_path, method, kind):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_text("root\n")
+    path = {"device": "/dev/null", "folder": "/"}.get(kind, tmp_path / kind)
+    workload = {"templates": [BUSYBOX], "command": ["/bin/busybox", "cat"], "interactive": True}
+    daemon.run("sleep", "60", name="one")
+    asked = {"Run": {"workload": workload}, "Exec": {"guest": "one", "command": ["/bin/busybox"], "interactive": True}}
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with daemon.client() as client, pytest.raises(InputError, match="neither a pipe without a name nor a socket"):
+        for _ in client.stream(method, asked[method], (fd,)):
+            pass
+    os.close(fd)
+
+
 def test_a_command_in_a_running_guest(daemon):
     daemon.run("sleep", "60", name="one", env={"A": "b"})
     with daemon.client() as client:

@@ -145,6 +145,14 @@ def test_guests_cannot_see_signal_or_trace_one_another(launcher: TestLauncher, b
     assert launcher.exited("victim")["signal"] == 9
 
 
+@pytest.mark.parametrize("ids", [{"gid": 0xFFFFFFFF}, {"gid": -1}, {"groups": [0xFFFFFFFF]}])
+def test_no_id_leaves_a_process_who_it_is(launcher: TestLauncher, busybox_root: str, ids: dict[str, object]) -> None:
+    """To the kernel 4294967295 is -1, "as it is": in a user namespace the host's root or one of its groups."""
+    launcher.start(launcher.bundle("a", [busybox_root], ["sleep", "100"], userns=300000))
+    message, _ = run_exec(launcher, "a", "1", ["id"], userns=300000, **ids)
+    assert "no user or group has the id" in message.get("error", {}).get("message", ""), message
+
+
 def test_a_terminal_opened_by_exec_is_checked(launcher: TestLauncher, busybox_root: str) -> None:
     """CVE-2025-52565: a guest that covers /dev/pts cannot hand a false terminal to exec."""
     launcher.start(launcher.bundle("a", [busybox_root], ["sleep", "100"], capabilities=list(range(41))))

@@ -240,6 +240,16 @@ def test_user_namespace_maps_root_to_nobody_of_the_host(launcher: TestLauncher, 
     assert os.stat(f"{busybox_root}/usr/bin/busybox").st_uid == 0
 
 
+@pytest.mark.parametrize("userns", [0, 300000])
+def test_a_terminal_is_its_users_and_of_group_tty(launcher: TestLauncher, busybox_root: str, userns: int) -> None:
+    script = "stat -c %u:%g:%a /dev/console /dev/pts/0 /dev/pts/ptmx"
+    bundle = launcher.bundle("a", [busybox_root], ["sh", "-c", script], tty=True, userns=userns)
+    launcher.start(bundle)
+    assert launcher.exited("a")["code"] == 0
+    with open(f"{bundle['state_dir']}/stdout") as file:
+        assert file.read().split() == ["0:5:620", "0:5:620", "0:0:666"]
+
+
 def test_a_killed_launcher_takes_no_log_with_it(launcher: TestLauncher, busybox_root: str) -> None:
     """Its guests are found and killed by their control group; the log stays."""
     bundle = launcher.bundle("a", [busybox_root], ["sh", "-c", "echo before; sleep 100"])

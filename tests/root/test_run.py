@@ -354,6 +354,17 @@ def test_python_with_user_ids_of_its_own_is_root_inside_and_nobody_outside(produ
         assert guest.run("python3", "-c", "import os; print(os.stat('/f').st_uid, os.getuid())").stdout == "0 0\n"
 
 
+@pytest.mark.parametrize("user", ["b", "1000", "c", "root:g", "d"])
+def test_a_row_that_a_guest_wrote_makes_nobody_the_hosts_root(user: str, product: Product) -> None:
+    number = 0xFFFFFFFF
+    passwd = f"root:x:0:0::/:\\nb:x:{number}:{number}::/:\\nc:x:1000:{number}::/:\\nd:x:1:1::/:\\n"
+    script = f"printf '{passwd}' >/etc/passwd; printf 'g:x:{number}:d\\n' >/etc/group; echo ready; exec sleep 60"
+    with serving(product, "--userns", *BUSYBOX, "--", "sh", "-c", script) as guest:
+        eventually(lambda: product.ok("logs", guest.id) == "ready\n")
+        done = product.run("exec", "-u", user, guest.id, "--", "id")
+        assert (done.returncode, done.stdout) == (125, "") and "is above 65535" in done.stderr, done
+
+
 def test_redis_with_user_ids_of_its_own_keeps_what_it_is_given(product: Product) -> None:
     command = ("redis-server", "--dir", "/tmp")
     with serving(product, "--userns", "-t", "deb:redis-server", "--", *command) as guest:

@@ -120,6 +120,19 @@ def test_a_pipe_is_handed_over_and_everything_else_is_copied(swiftlet, node, tmp
     assert swiftlet(*words, stdin=subprocess.DEVNULL).communicate(timeout=PATIENCE)[0].startswith(b"pipe:")
 
 
+def test_a_named_pipe_is_copied_and_stays_the_hosts_own(swiftlet, node, tmp_path):
+    """A guest that had it would be made its owner, and could go on with its other readers' bytes."""
+    os.mkfifo(tmp_path / "fifo")
+    held = os.open(tmp_path / "fifo", os.O_RDWR)
+    with open(tmp_path / "fifo", "rb") as reader:
+        process = swiftlet("run", "-i", "-t", "x", "--", "sh", "-c", "readlink /proc/self/fd/0; cat", stdin=reader)
+    os.write(held, b"through")
+    link = read_until(process.stdout.fileno(), b"through").partition(b"\n")[0]
+    os.close(held)
+    assert process.wait(PATIENCE) == 0
+    assert link.startswith(b"pipe:")
+
+
 def test_root_in_a_guest_cannot_write_to_a_file_that_is_its_standard_input(swiftlet, tmp_path):
     (tmp_path / "passwd").write_text("root\n")
     with open(tmp_path / "passwd", "rb") as file:

@@ -14,7 +14,7 @@ from swiftlet.api.interface import DESCRIPTION, NAME
 from swiftlet.api.server import Server, listen
 from swiftlet.api.service import Interface, Method, Reply, Service
 from swiftlet.linux.message import decode, encode
-from swiftlet.model.error import HostError, NotFoundError, WireError
+from swiftlet.model.error import HostError, InputError, NotFoundError, WireError
 from swiftlet.model.instance import Instance
 from tests.unit import fakenode
 
@@ -104,6 +104,24 @@ def test_a_call_returns_its_answer_and_names_the_interface(node, instance):
         assert client.call("List")[0] == {"guests": [{"id": "1"}]}
     assert node.calls[0].parameters == {"all": True}
     assert node.calls[0].more is False
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"workload": {"command": ["echo", "caf\udce9"]}}, r"workload\.command\[1\]: 'caf\\udce9' is not UTF-8"),
+        ({"env": {"A": "\udcff"}}, r"env\.A: '\\udcff' is not UTF-8"),
+        ({"env": {"\udcff": "A"}}, r"a name in env: '\\udcff' is not UTF-8"),
+        ({"guests": ("a", "\udcff")}, r"guests\[1\]: '\\udcff' is not UTF-8"),
+    ],
+)
+def test_what_is_not_utf_8_is_told_before_anything_is_sent(node, instance, parameters, told):
+    node.answers["Run"] = {}
+    with Client(instance) as client:
+        with pytest.raises(InputError, match=told):
+            client.call("Run", parameters)
+        client.call("Run", {"text": "\u00e4 \U0001f600"})
+    assert [call.parameters for call in node.calls] == [{"text": "\u00e4 \U0001f600"}]
 
 
 def test_descriptors_travel_both_ways(node, instance):

@@ -34,6 +34,24 @@ def test_user_names_are_looked_up_in_the_guests_own_files() -> None:
     assert account_of("1000:1001", PASSWD, GROUP) == (1000, 1001, (), "/")
 
 
+@pytest.mark.parametrize("number", ["4294967295", "4294967296", "65536", "9" * 5000])
+@pytest.mark.parametrize("user", ["b", "1000", "c", "root:g", "d"])
+def test_ids_that_a_guest_wrote_are_bounded_like_typed_ones(user: str, number: str) -> None:
+    """To the kernel 4294967295 is -1, which leaves a process who it is: the host's root."""
+    passwd = f"root:x:0:0::/:\nb:x:{number}:0::/:\nc:x:1000:{number}::/:\nd:x:1:1::/:\n"
+    with pytest.raises(InputError, match="is above 65535"):
+        account_of(user, passwd, f"g:x:{number}:d\n")
+
+
+def test_rows_whose_ids_are_no_decimal_numbers_are_passed_over() -> None:
+    """Some digits are digits to isdigit and not to int."""
+    passwd = "a:x:\u00b2:0::/:\nb:x:1:\u00b2::/:\nc:x:-1:0::/:\n"
+    for user in ("a", "b", "c", "\u00b2", "root:g", "root:\u00b2"):
+        with pytest.raises(InputError):
+            account_of(user, f"{passwd}root:x:0:0::/:\n", "g:x:\u00b2:root\n")
+    assert account_of("root", f"{passwd}root:x:0:0::/:\n", "g:x:\u00b2:root\n").groups == ()
+
+
 @pytest.mark.parametrize("user", ["nobody", "root:nogroup", "65536", "4294967296", "0:99999", "-1"])
 def test_a_user_that_is_not_there_is_refused(user: str) -> None:
     with pytest.raises(InputError):

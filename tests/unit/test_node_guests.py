@@ -629,6 +629,19 @@ def test_a_launcher_that_dies_during_a_start_is_one_clear_line_and_leaves_nothin
     play(scenario())
 
 
+def test_a_start_that_no_message_holds_is_refused_and_ends_nobody_elses(host):
+    async def scenario():
+        node = await host.open()
+        other = (await start(node, "sleep", "60")).guest
+        with pytest.raises(InputError, match="too much for swiftlet's own wire"):
+            await start(node, "true", "x" * (9 << 20))
+        assert list(node.guests.by_id.values()) == [other] and other.state == "Running"
+        assert node.launcher.connected and len(host.launchers) == 1
+        await node.guests.remove(other, force=True)
+
+    play(scenario())
+
+
 def test_a_launcher_that_says_nothing_is_given_up(host, monkeypatch):
     monkeypatch.setattr("swiftlet.node.launch.ANSWER_SECONDS", 0.2)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from swiftlet.model.error import InputError
 from swiftlet.model.workload import Workload
 from swiftlet.node import firewall
-from swiftlet.node.check import workload_of
+from swiftlet.node.check import check_command, workload_of
 from swiftlet.node.doctor import dropping_chains
 from swiftlet.node.firewall import ANYWHERE, Owner, Published, Setting
 from swiftlet.node.guests import signal_number
@@ -151,6 +151,11 @@ def test_a_good_workload_is_decoded():
         ({"env": {"A=B": "x"}}, r"\$\.env"),
         ({"env": {"": "x"}}, r"\$\.env"),
         ({"env": {"A": "x\0"}}, r"\$\.env"),
+        ({"env": {"A": "\u00e4" * 65_535}}, r"\$\.env: 'A' is no variable"),
+        ({"command": ["x" * 131_000] * 17}, r"\$\.command: with its variables takes \d+ bytes, more than the 2097152"),
+        ({"command": ["x"], "env": {str(i): "x" * 131_000 for i in range(17)}}, r"\$\.command: with its variables"),
+        ({"command": [""] * 240_000}, r"\$\.command: with its variables"),
+        ({"volumes": [{"source": "/s", "target": f"/{i}"} for i in range(129)]}, r"\$\.volumes: 129 .* more than 128"),
         ({"workdir": "app"}, r"\$\.workdir"),
         ({"workdir": "/a/../../etc"}, r"\$\.workdir"),
         ({"hostname": "-x"}, r"\$\.hostname"),
@@ -160,6 +165,12 @@ def test_a_good_workload_is_decoded():
         ({"volumes": [{"source": "/srv", "target": "/"}]}, r"\$\.volumes\[0\]\.target"),
         ({"volumes": [{"source": "/srv", "target": "/../x"}]}, r"\$\.volumes\[0\]\.target"),
         ({"volumes": [{"source": "/srv", "target": "/x", "mode": 1}]}, r"\$\.volumes\[0\]"),
+        ({"volumes": [{"source": "/srv", "target": "//."}]}, r"\$\.volumes\[0\]\.target"),
+        ({"volumes": [{"source": "/srv", "target": "/proc"}]}, r"\$\.volumes\[0\]\.target: '/proc' is the kernel's"),
+        ({"volumes": [{"source": "/srv", "target": "/.//proc/1/"}]}, r"\$\.volumes\[0\]\.target: .*nothing can be"),
+        ({"volumes": [{"source": "/srv", "target": "/dev/"}]}, r"\$\.volumes\[0\]\.target: .*nothing can be"),
+        ({"tmpfs": ["/sys"]}, r"\$\.tmpfs\[0\]: '/sys' is the kernel's"),
+        ({"tmpfs": ["/proc/acpi:size=1m"]}, r"\$\.tmpfs\[0\]: '/proc/acpi:size=1m' is the kernel's"),
         ({"tmpfs": ["x"]}, r"\$\.tmpfs\[0\]"),
         ({"tmpfs": ["/x:size=1m", "/y:suid"]}, r"\$\.tmpfs\[1\]: 'suid' is no option"),
         ({"tmpfs": ["/x:size=lots"]}, r"\$\.tmpfs\[0\]: 'size=lots'"),
@@ -167,6 +178,11 @@ def test_a_good_workload_is_decoded():
         ({"ports": [{"guest": 0}]}, r"\$\.ports\[0\]"),
         ({"ports": [{"guest": 80, "host": 70000}]}, r"\$\.ports\[0\]"),
         ({"ports": [{"guest": 80, "protocol": "sctp"}]}, r"\$\.ports\[0\]\.protocol"),
+        ({"ports": [{"guest": 80, "host": 8080}] * 2}, r"\$\.ports\[1\]: 8080/tcp is published twice"),
+        (
+            {"ports": [{"guest": 80, "host": 80, "host_ip": "127.0.0.1"}, {"guest": 81, "host": 80}]},
+            r"\$\.ports\[1\]: 80/tcp is published twice",
+        ),
         ({"network": "host"}, r"\$\.ports: ports are published on the bridge only"),
         ({"network": "vpn"}, r"\$\.network"),
         ({"resources": {"memory": -1}}, r"\$\.resources\.memory"),
@@ -185,6 +201,25 @@ def test_what_cannot_be_is_refused_with_its_path(change, told):
     with pytest.raises(InputError, match=told) as caught:
         workload_of({**GOOD, **change})
     assert "\n" not in str(caught.value)
+
+
+def test_what_can_be_executed_and_attached_is_taken():
+    workload_of({**GOOD, "command": ["x" * 131_071] * 14, "env": {"A": "x" * 131_069}})
+    workload_of({**GOOD, "volumes": [{"source": "/s", "target": f"/{i}"} for i in range(128)]})
+    workload_of({**GOOD, "volumes": [{"source": "/s", "target": "/dev/x"}], "tmpfs": ["/dev/shm", "/processes"]})
+
+
+def test_ports_that_do_not_collide_are_taken():
+    ports = [("", 0, "tcp"), ("", 0, "tcp"), ("127.0.0.1", 80, "tcp"), ("127.0.0.2", 80, "tcp"), ("", 80, "udp")]
+    published = [{"guest": 80, "host_ip": ip, "host": host, "protocol": protocol} for ip, host, protocol in ports]
+    assert len(workload_of({**GOOD, "ports": published}).ports) == 5
+
+
+def test_a_further_command_is_checked_alike():
+    check_command(["x" * 131_071] * 14, {"A": "x"})
+    for command, env in ((["a\0"], {}), (["x" * 131_000] * 17, {}), (["x"], {"A=B": "x"})):
+        with pytest.raises(InputError, match=r"exec: \$\."):
+            check_command(command, env)
 
 
 def test_infinite_numbers_are_refused():

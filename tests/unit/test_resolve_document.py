@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+import tracemalloc
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_scalars_stay_what_was_written():
 
 def test_the_line_of_every_value_is_known():
     document = parse_document(b"name: x\nlibs:\n  - a\n  - b\n", "t.yaml")
-    assert document.lines["$.libs[1]"] == 4
+    assert document.lines.at("$.libs[1]") == 4
     assert str(document.error("$.libs[1]", "bad")) == "t.yaml:4: $.libs[1]: bad"
 
 
@@ -74,6 +75,22 @@ def test_a_billion_laughs_take_no_time():
     with pytest.raises(InputError):
         root_of(f"l0: &l0 [x]\n{levels}\n")
     assert time.monotonic() - start < 1
+
+
+def test_keys_that_look_like_paths_have_their_lines():
+    document = parse_document(b"a.b: x\na:\n  c: y\n  'b[0]':\n    - z\n", "t.yaml")
+    paths = ("$", "$.a.b", "$.a", "$.a.c", "$.a.b[0]", "$.a.b[0][0]", "$.a.d", "")
+    assert [document.lines.at(path) for path in paths] == [1, 1, 3, 3, 5, 5, 0, 0]
+
+
+def test_many_values_below_long_keys_take_no_more_memory_than_they_are_long():
+    data = (f"{{? {'k' * 4096} : " * 10 + f"[{'x,' * 40_000}]" + "}" * 10).encode()
+    tracemalloc.start()
+    try:
+        parse_document(data, "t.yaml")
+        assert tracemalloc.get_traced_memory()[1] < 100 * len(data) + (16 << 20)
+    finally:
+        tracemalloc.stop()
 
 
 def test_depth_that_would_break_a_recursive_reader_is_refused():

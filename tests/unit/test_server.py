@@ -352,6 +352,17 @@ def test_a_message_of_nine_megabytes_is_refused(running):
     assert is_alive(running)
 
 
+def test_an_answer_that_no_message_holds_is_told_as_an_error(running):
+    channel = connect(running.path)
+    text = '{"method": "test.example.Echo", "parameters": {"text": "' + "\u00e4" * (2 << 20) + '"}}\0'
+    channel.sock.sendall(text.encode())  # answers are ASCII, where each of these takes six bytes
+    message = channel.receive()[0]
+    assert message["error"] == "test.example.WireError"
+    assert "is longer than" in message["parameters"]["message"]
+    assert call(channel, "Echo", text="next")[0] == {"parameters": {"text": "next"}}
+    channel.close()
+
+
 def test_thousands_of_descriptors_are_refused_and_closed(running):
     assert is_alive(running)
     wait_until(lambda: running.server.connections == 0)
