@@ -45,6 +45,18 @@ class Call:
         self.channel.send({"error": name, "parameters": {"message": message, "hint": hint, "exit_code": 125}})
 
 
+def _daemon_of(run: str) -> bool:
+    """Whether a real daemon of a run folder lives."""
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{number}/environ", "rb") as environ, open(f"/proc/{number}/cmdline", "rb") as line:
+                if b"swiftlet.api.daemon" in line.read() and f"SWIFTLET_RUN={run}".encode() in environ.read():
+                    return True
+        except OSError:
+            continue
+    return False
+
+
 class FakeNode:
     """Listens on `path`; `answers` maps a method to its answer, or to a function that is given the Call."""
 
@@ -106,12 +118,20 @@ class FakeNode:
 
     def close(self) -> None:
         self.die()
+        self._outlast_daemons()
         self.lock.close()
         for child in self.children.values():
             child.kill()
             child.wait()
         for console in self.consoles:
             os.close(console)
+
+    def _outlast_daemons(self) -> None:
+        """Keep the lock until every real daemon has found it taken and left: a slow one would stay for ever."""
+        run = os.path.dirname(self.path)
+        deadline = time.monotonic() + 10
+        while os.path.exists(f"{run}/node.log") and _daemon_of(run) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def parameters_of(self, method: str) -> dict[str, Any]:
         """The parameters of the first call of a method."""
