@@ -14,6 +14,7 @@
     +-- StoreError                125  the store could not keep or give a file
     |   +-- CorruptError               stored bytes are not what their name says
     |   +-- FullError                  no space left
+    +-- KernelError               125  a kernel could not be configured or built
     +-- HostError                 125  this host lacks something (root, overlay, ...)
     +-- LaunchError               126  the guest could not be started
     |   +-- CommandNotFoundError  127  the command is not in the closure
@@ -82,6 +83,10 @@ class CorruptError(StoreError):
 
 class FullError(StoreError):
     """No space left; nothing half-written stays behind."""
+
+
+class KernelError(SwiftletError):
+    """A kernel could not be configured or built; the message has the option or the compiler's own words."""
 
 
 class HostError(SwiftletError):
