@@ -187,6 +187,7 @@ ERRORS = (
     "StoreError",
     "CorruptError",
     "FullError",
+    "KernelError",
     "HostError",
     "LaunchError",
     "CommandNotFoundError",

@@ -39,8 +39,13 @@ _NOUNS = (
 
 
 def new_id() -> str:
-    """Twelve random hexadecimal digits."""
-    return secrets.token_hex(6)
+    """Twelve random hexadecimal digits, a letter among them.
+
+    It is the guest's host name, and of a number the C library thinks that it is an address, which it is not.
+    """
+    while (id_ := secrets.token_hex(6)).isdigit():
+        pass
+    return id_
 
 
 def is_id(text: str) -> bool:

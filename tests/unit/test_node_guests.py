@@ -700,7 +700,7 @@ def test_the_thousandth_start_costs_the_daemon_what_the_first_did(host):
             started = await node.guests.run(workload("true"), quiet, attach=False)
             times.append(time.thread_time() - begin)
             os.close(started.fds[0])
-        first, last = sorted(times[:100])[50], sorted(times[-100:])[50]
+        first, last = sorted(times[:100])[10], sorted(times[-100:])[10]  # others on this machine only add to it
         print(f"daemon: {first * 1e3:.2f} ms, then {last * 1e3:.2f} ms")
         assert last < 1.5 * first + 0.0003
         assert last < 0.003

@@ -109,6 +109,12 @@ def names(tmp_path):
     return Names(str(tmp_path))
 
 
+def test_an_id_is_no_number_for_as_a_host_name_it_would_have_no_address(monkeypatch):
+    drawn = iter(["481203948571", "000000000000", "12345678901e"])
+    monkeypatch.setattr("secrets.token_hex", lambda count: next(drawn))
+    assert new_id() == "12345678901e"
+
+
 def test_a_name_is_claimed_once_whoever_tries_at_the_same_time(names):
     ids = [new_id() for _ in range(40)]
 
