@@ -45,6 +45,9 @@ class Launcher:
         self.guests: dict[str, Process] = {}
         self.outputs: dict[str, Output] = {}
         self.untold: dict[str, dict[str, Any]] = {}
+        self.children: set[int] = set()
+        self.crossing: set[Process] = set()
+        self.orphaned = False
         self.spawner = Spawner(mount_point)
         self.leaving = False
         self.watch(listener.fileno(), self._accept)
@@ -184,7 +187,7 @@ class Launcher:
             guest.userns = os.open(f"/proc/{target.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.spawner.clone(process, guest, 0, stage.EXEC)
-            process.crossing = True
+            self.crossing.add(process)
             self._await(process)
         except BaseException:
             if output is not None:
@@ -280,6 +283,7 @@ class Launcher:
         """Let a new process execute its command once it is set up, or give up where something of ours failed."""
         status = process.status
         assert status is not None
+        self.children.add(process.pid)
         self.watch(status.fileno(), lambda: self._status(process))
         try:
             if process.error is None:
@@ -316,19 +320,29 @@ class Launcher:
         status.close()
         process.status = None
         ready, successor = self.spawner.take_slot(process)
-        if process.crossing and successor:
+        if process in self.crossing:
             self._cross(process, successor)
+            ready = ready and successor > 0
         self.watch(process.pidfd, lambda: self._ended(process))
-        if ready and process.error is None and not process.crossing:
+        if ready and process.error is None:
             self._tell_running(process)
         self.logs.order_networks(low=FEW_NETWORKS)
 
     def _cross(self, process: Process, successor: int) -> None:
-        """Of an exec: the process that set it up has ended, another one executes the command."""
-        os.waitpid(process.pid, 0)
-        os.close(process.pidfd)
-        process.pid, process.pidfd = successor, os.pidfd_open(successor)
-        process.crossing = False
+        """Of an exec: the process that set it up has ended, another one executes the command.
+
+        successor: 0 when it was killed before it could tell whom it had made, if anybody.
+        """
+        self.crossing.discard(process)
+        if successor:
+            self._collect(process)
+            os.close(process.pidfd)
+            process.pid, process.pidfd = successor, os.pidfd_open(successor)
+            self.children.add(successor)
+        self.orphaned |= not successor
+        if self.orphaned and not self.crossing:  # of those that are about to tell, nobody is known yet
+            end_unknown_children({self.logs.pid, *self.children})
+            self.orphaned = False
 
     def _tell_running(self, process: Process) -> None:
         process.running = True
@@ -363,10 +377,7 @@ class Launcher:
     def _ended(self, process: Process) -> None:
         """A process has ended: collect it, then let the log worker catch up before anybody is told."""
         self.watch(process.pidfd, None)
-        _, status = os.waitpid(process.pid, 0)
-        process.wait_status = status
-        if process.crossing:
-            end_unknown_children(self._known_children())
+        process.wait_status = self._collect(process)
         if process.exec:
             self._finish_exec(process)
         elif process.running and self.logs.is_behind(process.key):
@@ -374,10 +385,10 @@ class Launcher:
         else:
             self._finish(process)
 
-    def _known_children(self) -> set[int]:
-        """Every child that is the business of somebody here."""
-        processes = [each for guest in self.guests.values() for each in (guest, *guest.execs.values())]
-        return {self.logs.pid, *(process.pid for process in processes)}
+    def _collect(self, process: Process) -> int:
+        """Wait for a child that has ended, or is just ending; its status."""
+        self.children.discard(process.pid)
+        return os.waitpid(process.pid, 0)[1]
 
     def _finish_exec(self, process: Process) -> None:
         target = self.guests.get(process.key)

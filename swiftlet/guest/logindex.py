@@ -42,6 +42,7 @@ class Index:
         self._positions: list[tuple[int, dict[int, int]]] = []
         self._size = 0
         self._bytes = self._records = 0
+        self._unrecorded: dict[int, int] = {}
         self._read()
 
     def _read(self) -> None:
@@ -62,7 +63,10 @@ class Index:
     def note(self, when: int, count: int, number: int) -> None:
         """Add a record of `count` bytes that were added to a stream."""
         self.sizes[number] += count
-        self._write(when, count, number)
+        count += self._unrecorded.pop(number, 0)
+        if not self._write(when, count, number):
+            self._unrecorded[number] = count
+            return  # no position either: a reader would go on there, behind what it has no record of
         self._bytes += count
         self._records += 1
         if self._bytes >= _BYTES_APART or self._records >= _RECORDS_APART:
@@ -70,8 +74,9 @@ class Index:
 
     def _note_position(self) -> None:
         self._bytes = self._records = 0
-        position = self._size, {number: self.sizes.get(number, 0) for number in (1, 2)}
-        if all(self._write(0, size, number + 2) for number, size in position[1].items()):
+        sizes = {number: self.sizes.get(number, 0) - self._unrecorded.get(number, 0) for number in (1, 2)}
+        position = self._size, sizes
+        if all(self._write(0, size, number + 2) for number, size in sizes.items()):
             self._positions.append(position)
             self._give_up()
 
@@ -96,7 +101,7 @@ class Index:
         )
 
     def _write(self, when: int, count: int, number: int) -> bool:
-        """Write a record. On a full disk the bytes stay without one, and are shown without a time."""
+        """Write a record, or none on a full disk: the bytes that it was for are counted with the stream's next."""
         try:
             whole = os.pwrite(self.fd, RECORD.pack(when, count, number), self._size) == RECORD.size
         except OSError:

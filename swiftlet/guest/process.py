@@ -35,7 +35,6 @@ class Process:
         self.status: Channel | None = None
         self.error: dict[str, str] | None = None
         self.slot = 0
-        self.crossing = False
         self.running = False
         self.owns_groups = False
         self.wait_status = 0

@@ -83,29 +83,38 @@ def children(parent: int) -> dict[int, str]:
     return {int(line.split()[0]): line.split()[1] for line in listed.splitlines()}
 
 
-def test_an_exec_whose_middle_was_killed_leaves_nobody_behind(launcher: TestLauncher, busybox_root: str) -> None:
-    """strace holds the process that sets the exec up after it has made the one that executes the command."""
+def exec_of(number: int) -> dict[str, Any]:
+    return {
+        "id": "a", "exec": str(number), "argv": ["sleep", "77"], "env": {"PATH": "/bin"}, "cwd": "/", "uid": 0,
+        "gid": 0, "groups": [], "tty": False, "userns": 0, "capabilities": [], "seccomp": "", "rlimits": {}, "roles": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("execs", [1, 2])
+def test_an_exec_whose_middle_was_killed_leaves_nobody_behind_and_harms_no_other(
+    launcher: TestLauncher, busybox_root: str, execs: int
+) -> None:
+    """strace holds the process that sets an exec up after it has made the one that executes the command."""
     launcher.start(launcher.bundle("a", [busybox_root], ["sleep", "100"]))
     pid = launcher.process.pid
     hold = ["strace", "-qq", "-f", "-p", str(pid), "-e", "trace=clone3", "-e", "inject=clone3:delay_exit=1500000"]
     strace = subprocess.Popen(hold, stderr=subprocess.DEVNULL)
     try:
         eventually(lambda: tracer_of(pid) == strace.pid)
-        exec_request = {
-            "id": "a", "exec": "1", "argv": ["sleep", "77"], "env": {"PATH": "/bin"}, "cwd": "/", "uid": 0, "gid": 0,
-            "groups": [], "tty": False, "userns": 0, "capabilities": [], "seccomp": "", "rlimits": {}, "roles": [],
-        }  # fmt: skip
-        launcher.calls += 1
-        launcher.channel.send({"call": launcher.calls, "method": "exec", "parameters": exec_request})
+        for number in range(execs):
+            request = {"call": number + 100, "method": "exec", "parameters": exec_of(number)}
+            launcher.channel.send(request)
         eventually(lambda: list(children(pid).values()).count("sleep") == 2)
-        middle = next(number for number, name in children(pid).items() if name == "swiftlet-launch")
+        middle = min(number for number, name in children(pid).items() if name == "swiftlet-launch")
         os.kill(middle, signal.SIGKILL)
-        received = launcher.channel.receive()
-        assert received is not None and "killed while it was being set up" in received[0]["error"]["message"]
+        answers = [launcher.channel.receive() for _ in range(execs)]
+        found = {answer[0]["call"]: answer[0] for answer in answers if answer is not None}
+        assert "killed while it was being set up" in found[100]["error"]["message"]
+        assert all("error" not in found[number] for number in range(101, 100 + execs)), found
     finally:
         strace.terminate()
         strace.wait()
-    assert list(children(pid).values()).count("sleep") == 1
+    assert list(children(pid).values()).count("sleep") == execs
     launcher.request("kill", {"id": "a"})
     assert launcher.exited("a")["code"] == 137
     assert cgroup.groups_below(launcher.layout, launcher.folder) == {}

@@ -116,3 +116,21 @@ def test_a_tail_ends_where_the_log_was_given_up(written: Written) -> None:
     log = written.reader()
     everything = b"".join(b"".join(log.data(chunk)) for chunk in tail(log, 10**6, alive=False))
     assert written.texts[1].endswith(everything) and len(everything) > 8192
+
+
+def test_what_a_full_disk_left_without_a_record_is_shown_with_the_next(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    for number in range(3_000):
+        line = b"%d\n" % number
+        written.write(1, line, record=False)
+        with monkeypatch.context() as disk:
+            if 1_000 <= number < 1_100:
+                disk.setattr(os, "pwrite", full)
+            written.index.note(1_000, len(line), 1)
+    chunks = [chunk for chunk in written.reader().chunks() if chunk.stream == 1]
+    assert sum(chunk.length for chunk in chunks) == len(written.texts[1]) and len(chunks) == 2_900
+    assert shown(written.reader())[1] == written.texts[1]
