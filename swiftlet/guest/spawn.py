@@ -26,13 +26,8 @@ _VIEWS = 64
 """Settings whose system calls are kept."""
 
 
-class RequestError(Exception):
-    """A request cannot be met; `kind` is a class name of `swiftlet.model.error`."""
-
-    def __init__(self, message: str, kind: str = "LaunchError", hint: str = "") -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.hint = hint
+class RequestError(stage.StageError):
+    """A request cannot be met, whoever's fault that is; nothing was started for it."""
 
 
 class Spawner:

@@ -29,6 +29,7 @@ from swiftlet.node.names import Names, delete, new_id
 from swiftlet.node.network import Network
 from swiftlet.node.prepare import Prepared, Preparer, furnish, read_bundle
 from swiftlet.node.record import Exit, Guest
+from swiftlet.node.signals import signal_number
 from swiftlet.node.wire import close_all
 from swiftlet.store.guard import sweep
 from swiftlet.store.layout import Layout
@@ -481,17 +482,6 @@ def end_groups(groups: dict[str, str]) -> dict[str, int]:
     except OSError as error:
         log.warning("%s", error)
     return {name: value for name, value in usage.items() if name.startswith("cpu") or name.endswith("peak_bytes")}
-
-
-def signal_number(name: str) -> int:
-    """A signal by its name, with or without SIG, or by its number. Raises InputError."""
-    text = name.upper()
-    if text.isascii() and text.isdigit() and 0 < int(text[:4]) <= signal.NSIG:
-        return int(text)
-    try:
-        return signal.Signals[text if text.startswith("SIG") else f"SIG{text}"].value
-    except KeyError:
-        raise InputError(f"no signal {name[:40]!r}", "write its name, such as SIGTERM or HUP") from None
 
 
 def _reason(error: BaseException) -> str:

@@ -86,7 +86,8 @@ def children(parent: int) -> dict[int, str]:
 def exec_of(number: int) -> dict[str, Any]:
     return {
         "id": "a", "exec": str(number), "argv": ["sleep", "77"], "env": {"PATH": "/bin"}, "cwd": "/", "uid": 0,
-        "gid": 0, "groups": [], "tty": False, "userns": 0, "capabilities": [], "seccomp": "", "rlimits": {}, "roles": [],
+        "gid": 0, "groups": [], "tty": False, "userns": 0, "capabilities": [], "seccomp": "",
+        "rlimits": {}, "roles": [],
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from swiftlet.node import firewall
 from swiftlet.node.check import check_command, workload_of
 from swiftlet.node.doctor import dropping_chains
 from swiftlet.node.firewall import ANYWHERE, Owner, Published, Setting
-from swiftlet.node.guests import signal_number
+from swiftlet.node.signals import signal_number
 from swiftlet.node.volumes import Mounted, Spot, parse_mounts, spot_of
 
 SETTING = Setting("swiftlet_x", "swlx", "swlxv", IPv4Network("10.70.0.0/16"), ("eth0", "eth1"))
