@@ -43,7 +43,8 @@ OPTIONS = (
     Option("--tmpfs", "an empty folder in memory, such as /run:size=64m,mode=755", "PATH[:OPTIONS]", many=True),
     Option("--stop-signal", "signal that asks the guest to end", "SIGNAL"),
     Option("--stop-timeout", "seconds after which `stop` kills it", "SECONDS"),
-    Option("--as", "kind of guest: container", "KIND"),
+    Option("--as", "kind of guest: container (the default) or vm", "KIND"),
+    Option("--kernel", "of a virtual machine: a kernel that was built (swiftlet kernel ls)", "KERNEL"),
 )
 
 _TEXTS = {
@@ -54,6 +55,7 @@ _TEXTS = {
     "network": "network",
     "seccomp": "seccomp",
     "as": "kind",
+    "kernel": "kernel",
 }
 _SWITCHES = {"interactive": "interactive", "tty": "tty", "rm": "remove", "read-only": "read_only", "userns": "userns"}
 _LISTS = {"cap-add": "cap_add", "cap-drop": "cap_drop", "tmpfs": "tmpfs"}

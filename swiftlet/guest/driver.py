@@ -16,12 +16,28 @@ FEATURES = frozenset(("insert", "pause", "snapshot", "migrate", "balloon", "exec
 """What a driver may declare that its guests can do."""
 
 
+class MachinePlace(NamedTuple):
+    """What the node has found for a virtual machine.
+
+    hypervisor: QEMU's own root. kernel: digest. images: paths, the machine's own first. accelerator, why: how QEMU is
+    to run, and how that was found. user: a user id of the host's that no other guest has.
+    """
+
+    hypervisor: Rootfs
+    kernel: str
+    images: tuple[str, ...]
+    accelerator: str
+    why: str
+    user: int
+
+
 class Place(NamedTuple):
     """What the node has decided and prepared for one guest before it is planned.
 
     state_dir: absolute. netns: "new", "host" or "fd". volumes: (target, is_folder) in the order of the mount
     descriptors. userns: first host uid of the guest's range, 0 for none. cgroups, cgroup_folder: where its
     control groups go. passwd, group: the texts of the root's account files. seccomp: path of the compiled program.
+    machine: for a virtual machine only.
     """
 
     id: str
@@ -34,6 +50,7 @@ class Place(NamedTuple):
     passwd: str
     group: str
     seccomp: str
+    machine: MachinePlace | None = None
 
 
 class Driver(Protocol):

@@ -14,8 +14,9 @@ import os
 import select
 import sys
 
-from swiftlet.guest import insertion, stage
+from swiftlet.guest import insertion, machinestage, relay, stage
 from swiftlet.guest.begin import listen, seal_interpreter, take_lock
+from swiftlet.guest.channels import Channels, exit_code
 from swiftlet.guest.logworker import FEW_NETWORKS, LogWorker
 from swiftlet.guest.process import Output, Process, complain, end_unknown_children, exit_of, write_exit
 from swiftlet.guest.spawn import RequestError, Spawner
@@ -144,10 +145,17 @@ class Launcher:
         key = bundle["id"]
         if key in self.guests:
             raise RequestError(f"guest {key} runs already", "ConflictError")
+        machine = bundle.get("machine")
+        if machine:
+            bundle = {**bundle, **machine["process"]}
         guest = self.spawner.guest(bundle, parameters["roles"], fds)
         process = Process(key, "", call, bundle["state_dir"], bundle["cgroup"]["paths"], bundle["tty"])
         output = None
         try:
+            if machine:
+                self._connect_machine(
+                    process, guest, parameters["orders"], dict(zip(parameters["roles"], fds, strict=True))
+                )
             if bundle["userns"]:
                 guest.userns = namespace.user_namespace(bundle["userns"])
             guest.view = self.spawner.view(bundle)
@@ -157,20 +165,47 @@ class Launcher:
             cgroup.create(process.groups)
             process.owns_groups = True
             cgroup.apply(tuple((path, value) for path, value in bundle["cgroup"]["writes"]))
-            self.spawner.clone(process, guest, _NAMESPACES | self._network_flag(guest), stage.START)
+            steps = machinestage.MACHINE if machine else stage.START
+            self.spawner.clone(process, guest, _NAMESPACES | self._network_flag(guest), steps)
         except BaseException:
             if output is not None:
                 output.close()
+            if process.channels is not None:
+                process.channels.close()
             self._remove_groups(process)
             raise
         finally:
             self._close_given(guest, output)
+        if process.channels is not None:
+            process.channels.close_given()
+            self.watch(process.channels.fileno(), lambda: self._reported(process))
         self.guests[key] = process
         if output is not None:
             self.outputs[key] = output
             if not process.tty:
                 self._keep_logs(process, output)
         self._await(process)
+
+    def _connect_machine(self, process: Process, guest: stage.Guest, orders: str, roles: dict[str, int]) -> None:
+        """Make the channels of a virtual machine, and have its process inherit them."""
+        names = guest.bundle["machine"]["descriptors"]
+        try:
+            process.channels = Channels(process.state_dir, names, orders)
+        except ValueError as error:
+            raise RequestError(str(error), "InputError", "pass large inputs in a volume") from None
+        guest.given = dict(process.channels.given)
+        if "tap" in roles:
+            guest.given["tap"] = roles["tap"]
+
+    def _reported(self, process: Process) -> None:
+        """A machine's guest has told something: from when its workload runs, the guest does."""
+        channels = process.channels
+        assert channels is not None
+        before = channels.started
+        if not channels.take_reports():
+            self.watch(channels.fileno(), None)
+        if channels.started and not before and process.status is None and process.error is None:
+            self._tell_running(process)
 
     def do_exec(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> None:
         """Run one more process in a running guest."""
@@ -179,15 +214,23 @@ class Launcher:
         if target is None or not target.running:
             raise RequestError(f"guest {key} is not running", "ConflictError")
         bundle = {**parameters, "state_dir": target.state_dir}
+        process = Process(key, parameters["exec"], call, "", target.groups, parameters["tty"])
+        if target.channels is not None:
+            bundle |= {**bundle["machine"]["process"], "tty": parameters["tty"]}
+            process.port = relay.free_port({each.port for each in target.execs.values()})
         guest = self.spawner.guest(bundle, parameters["roles"], fds)
         guest.target = target.pidfd
-        process = Process(key, parameters["exec"], call, "", target.groups, parameters["tty"])
         output = process.output = self._output(process, guest)
-        if parameters["userns"]:
+        if bundle["userns"]:
             guest.userns = os.open(f"/proc/{target.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self.spawner.clone(process, guest, 0, stage.EXEC)
-            self.crossing.add(process)
+            if target.channels is not None:
+                guest.port = relay.connect(target.state_dir, process.port)
+                guest.has_input = "stdin" in parameters["roles"] or process.tty
+                self.spawner.clone(process, guest, 0, relay.RELAY)
+            else:
+                self.spawner.clone(process, guest, 0, stage.EXEC)
+                self.crossing.add(process)
             self._await(process)
         except BaseException:
             if output is not None:
@@ -195,6 +238,8 @@ class Launcher:
             raise
         finally:
             self._close_given(guest, output)
+            if guest.port is not None:
+                guest.port.close()
         target.execs[process.exec] = process
 
     def do_insert(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> None:
@@ -231,7 +276,11 @@ class Launcher:
 
     def do_signal(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
         """Send a signal to a guest's first process."""
-        signal.pidfd_send_signal(self._guest_of(parameters).pidfd, int(parameters["signal"]))
+        process = self._guest_of(parameters)
+        if process.channels is not None:
+            process.channels.order("k", str(int(parameters["signal"])))
+        else:
+            signal.pidfd_send_signal(process.pidfd, int(parameters["signal"]))
         return {}, ()
 
     def do_kill(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
@@ -324,7 +373,7 @@ class Launcher:
             self._cross(process, successor)
             ready = ready and successor > 0
         self.watch(process.pidfd, lambda: self._ended(process))
-        if ready and process.error is None:
+        if ready and process.error is None and (process.channels is None or process.channels.started):
             self._tell_running(process)
         self.logs.order_networks(low=FEW_NETWORKS)
 
@@ -407,6 +456,8 @@ class Launcher:
 
     def _finish(self, process: Process) -> None:
         leaving = exit_of(process, cgroup.usage(process.groups, final=True))
+        if process.channels is not None:
+            leaving = self._end_machine(process, process.channels, leaving)
         if process.running:
             self._keep_exit(process, leaving)
             self.tell({"event": "exited", "id": process.key, "exec": "", "exit": leaving})
@@ -419,6 +470,19 @@ class Launcher:
         if output is not None:
             self._told(process.key, output)
         self.logs.order_networks()
+
+    def _end_machine(self, process: Process, channels: Channels, leaving: dict[str, Any]) -> dict[str, Any]:
+        """Hear the last of a machine's guest, and how it ended by its own word."""
+        if channels.fileno() in self.callbacks:
+            self.watch(channels.fileno(), None)
+        channels.take_reports()
+        if channels.started and not process.running and process.error is None:
+            self._tell_running(process)  # it was quick: both words came at once
+        if not process.running and process.error is None and not leaving["oom"]:
+            process.error = {"kind": "LaunchError", "message": channels.why_not_started(), "hint": ""}
+        leaving = exit_code(leaving, channels)
+        channels.close()
+        return leaving
 
     def _keep_exit(self, process: Process, leaving: dict[str, Any]) -> None:
         """Write exit.json. A full disk, or a folder that has gone, is no reason to end with every other guest."""

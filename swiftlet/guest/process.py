@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from swiftlet.guest.channels import Channels
+
 LOGS = ("stdout", "stderr")
 
 
@@ -40,6 +42,8 @@ class Process:
         self.wait_status = 0
         self.output: Output | None = None
         self.execs: dict[str, Process] = {}
+        self.channels: Channels | None = None
+        self.port = -1
 
 
 class Output:

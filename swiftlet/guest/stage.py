@@ -45,7 +45,11 @@ class StageError(Exception):
 
 
 class Guest:
-    """What the child knows: the bundle (or the exec request), and the descriptors that came with it."""
+    """What the child knows: the bundle (or the exec request), and the descriptors that came with it.
+
+    given: of a virtual machine, what it inherits by name. kept: the first and the last number of what is inherited.
+    port, has_input: of a further command in one, where it is spoken to, and whether anybody writes its input.
+    """
 
     def __init__(self, bundle: dict[str, Any]) -> None:
         self.bundle = bundle
@@ -64,6 +68,10 @@ class Guest:
         self.status: Channel | None = None
         self.progress: mmap.mmap | None = None
         self.slot = 0
+        self.given: dict[str, int] = {}
+        self.kept = (3, 2)
+        self.port: socket.socket | None = None
+        self.has_input = False
 
     def mark_ready(self) -> None:
         """Tell the launcher, in a page that it shares, that nothing is left to do but to execute the command.
@@ -207,7 +215,7 @@ def open_console(guest: Guest) -> None:
         raise StageError("/dev/pts in the guest is not a devpts: no terminal can be had")
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
     slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    _send_status(guest, {"console": True}, (master,))
+    send_status(guest, {"console": True}, (master,))
     os.close(master)
     os.fchmod(slave, 0o620)
     os.fchown(slave, guest.bundle["userns"] + guest.bundle["uid"], -1)
@@ -328,7 +336,9 @@ def execute(guest: Guest) -> None:
     folders = [""] if "/" in command else environment.get("PATH", "").split(":")
     for number in (0, 1, 2):
         os.set_inheritable(number, True)
-    syscall.close_range(3, flags=4)
+    first, last = guest.kept
+    syscall.close_range(3, first - 1, flags=4) if first > 3 else None
+    syscall.close_range(last + 1, flags=4)
     if guest.filter is not None:
         guest.filter.load()
     denied: OSError | None = None
@@ -434,12 +444,12 @@ def _do(guest: Guest, steps: tuple[Any, ...]) -> None:
             name = step.__name__
             step(guest)
     except StageError as error:
-        _send_status(guest, {"error": {"kind": error.kind, "message": str(error), "hint": error.hint}})
+        send_status(guest, {"error": {"kind": error.kind, "message": str(error), "hint": error.hint}})
     except BaseException as error:
         told = f"{name.replace('_', ' ')}: {error}"
-        _send_status(guest, {"error": {"kind": "LaunchError", "message": told, "hint": ""}})
+        send_status(guest, {"error": {"kind": "LaunchError", "message": told, "hint": ""}})
 
 
-def _send_status(guest: Guest, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+def send_status(guest: Guest, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
     assert guest.status is not None
     guest.status.send(message, fds)

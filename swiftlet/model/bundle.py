@@ -33,6 +33,58 @@ class CgroupPlan(msgspec.Struct, frozen=True):
     writes: tuple[tuple[str, str], ...] = ()
 
 
+class Hypervisor(msgspec.Struct, frozen=True):
+    """The host's process of a virtual machine, in the words in which a Bundle describes a container's.
+
+    Where a field is in both, this one is what the launcher does, and the bundle's is what happens in the guest.
+    rootfs: QEMU and the libraries that it loads. uid: a user of the host's that no other guest has.
+    """
+
+    rootfs: Rootfs
+    argv: tuple[str, ...]
+    uid: int
+    gid: int
+    volumes: tuple[tuple[str, bool], ...]
+    env: dict[str, str] = {}
+    cwd: str = "/"
+    groups: tuple[int, ...] = ()
+    capabilities: tuple[int, ...] = ()
+    rlimits: dict[str, tuple[int, int]] = {}
+    tmpfs: tuple[str, ...] = ()
+    seccomp: str = ""
+    netns: str = "new"
+    read_only: bool = True
+    volatile: bool = True
+    userns: int = 0
+    tty: bool = False
+
+
+FIRST_DESCRIPTOR = 10
+"""The number of the first descriptor that QEMU inherits besides standard input, output and error."""
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """A virtual machine around a workload.
+
+    accelerator: "kvm" or "tcg" (emulation), why: how that was found. type: QEMU's machine type. kernel: its digest.
+    images: paths of the root's images on the host, the machine's own first. descriptors: what QEMU inherits besides
+    standard input, output and error, in the order of their numbers from `first` on. shares: targets in the
+    guest of the volumes that are served to it, in the order of their tags.
+    """
+
+    process: Hypervisor
+    accelerator: str
+    why: str
+    type: str
+    kernel: str
+    memory: int
+    processors: int
+    images: tuple[str, ...]
+    descriptors: tuple[str, ...]
+    shares: tuple[str, ...] = ()
+    first: int = FIRST_DESCRIPTOR
+
+
 class Bundle(msgspec.Struct, frozen=True):
     """One guest, ready to be launched.
 
@@ -42,6 +94,7 @@ class Bundle(msgspec.Struct, frozen=True):
     capabilities: numbers that stay in the bounding set. rlimits: name without RLIMIT_ -> (soft, hard), -1 unlimited.
     volatile: the guest's own root is removed with it, so what is written there need not survive a power failure.
     userns: first host uid of a range of 65,536 mapped to the guest's 0, or 0 for no user namespace.
+    machine: the virtual machine that the guest runs in, None where it shares the host's kernel.
     """
 
     id: str
@@ -67,3 +120,4 @@ class Bundle(msgspec.Struct, frozen=True):
     tty: bool = False
     userns: int = 0
     shm_bytes: int = 64 << 20
+    machine: Machine | None = None

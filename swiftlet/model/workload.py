@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 Network = Literal["bridge", "none", "host"]
-GuestKind = Literal["container", "fake"]
+GuestKind = Literal["container", "vm", "fake"]
 
 
 class Volume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +41,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     templates: `name[@version]`, `deb:NAME[=VERSION]`, `host:/path` or a YAML file's path. First wins.
     command: argv; empty runs the first template's entry point.
+    kernel: of a virtual machine, a profile's name or the beginning of a digest; "" is the newest that was built.
     user: `name|uid[:group|gid]`; "" is root.
     stop_signal by name (`SIGTERM`); stop_timeout in seconds.
     """
@@ -49,6 +50,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: tuple[str, ...] = ()
     name: str = ""
     kind: GuestKind = "container"
+    kernel: str = ""
     env: dict[str, str] = {}
     workdir: str = ""
     user: str = ""

@@ -19,6 +19,7 @@ from swiftlet.linux import syscall
 from swiftlet.model.bundle import Bundle
 from swiftlet.model.error import ConflictError, InputError, NotFoundError
 from swiftlet.node.guests import ATTEMPTS, Guests, Progress
+from swiftlet.node.machines import command_orders
 from swiftlet.node.prepare import guest_file, read_bundle
 from swiftlet.node.record import Exit, Guest
 from swiftlet.node.volumes import INSERTED, tree_mount
@@ -49,6 +50,8 @@ async def execute(guests: Guests, guest: Guest, command: Command, *, attach: boo
     bundle = _running_bundle(guest)
     number = secrets.token_hex(8)
     request = {**msgspec.to_builtins(bundle), **_request_of(guests, guest, bundle, command), "exec": number}
+    if bundle.machine is not None:
+        request["orders"] = command_orders(bundle, request)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
         roles = _roles(command, attach, stdin, null)

@@ -25,6 +25,7 @@ from swiftlet.model.workload import Workload
 from swiftlet.node import hosts, record
 from swiftlet.node.journal import Journal
 from swiftlet.node.launch import LauncherClient
+from swiftlet.node.machines import HYPERVISOR, Found, Machines, orders_of
 from swiftlet.node.names import Names, delete, new_id
 from swiftlet.node.network import Network
 from swiftlet.node.prepare import Prepared, Preparer, furnish, read_bundle
@@ -75,13 +76,20 @@ class Guests:
     """All guests of one instance, by id and by name."""
 
     def __init__(
-        self, names: Names, preparer: Preparer, launcher: LauncherClient, network: Network, roots: Roots
+        self,
+        names: Names,
+        preparer: Preparer,
+        launcher: LauncherClient,
+        network: Network,
+        roots: Roots,
+        machines: Machines,
     ) -> None:
         self.names = names
         self.preparer = preparer
         self.launcher = launcher
         self.network = network
         self.roots = roots
+        self.machines = machines
         self.by_id: dict[str, Guest] = {}
         self.by_name: dict[str, Guest] = {}
         self.execs: dict[str, asyncio.Future[Exit]] = {}
@@ -186,13 +194,20 @@ class Guests:
     ) -> Prepared:
         """Write the bundle over a root, which is made again when a collection has just taken it."""
         for _ in range(ATTEMPTS):
-            prepared = self.preparer.prepare(guest.id, guest.folder, guest.workload, rootfs, before)
+            machine = await self._machine(guest.workload, rootfs, progress) if guest.workload.kind == "vm" else None
+            prepared = self.preparer.prepare(guest.id, guest.folder, guest.workload, rootfs, before, machine)
             if prepared is not None:
                 return prepared
             rootfs = await self.roots.resolve(guest.workload.templates, progress)
         raise StoreError(
             f"the root of guest {guest.name} was collected {ATTEMPTS} times while it was made", "try again"
         )
+
+    async def _machine(self, workload: Workload, rootfs: Rootfs, progress: Progress) -> Found:
+        """What a virtual machine around this root is made of."""
+        references = (HYPERVISOR,)
+        hypervisor = self.roots.ready(references) or await self.roots.resolve(references, progress)
+        return await self.machines.find(workload.kernel, rootfs, hypervisor)
 
     async def finish(self, work: Coroutine[Any, Any, Result], fds_of: Callable[[Result], tuple[int, ...]]) -> Result:
         """Do what must not be cut off in the middle; when the caller goes meanwhile, his descriptors are closed."""
@@ -230,17 +245,22 @@ class Guests:
         netns = -1
         try:
             if guest.workload.network == "bridge":
-                guest.attached, netns = await self.network.attach(guest.id, guest.name, guest.workload.ports)
+                machine = prepared.bundle.machine is not None
+                guest.attached, netns = await self.network.attach(
+                    guest.id, guest.name, guest.workload.ports, machine=machine
+                )
                 record.write_network(guest.folder, guest.attached)
-            self._furnish(guest, prepared)
+            files = self._furnish(guest, prepared)
             roles = [("volume", volume.mount) for volume in prepared.opened]
-            roles += [("netns", netns)] if netns >= 0 else []
+            roles += [("tap" if prepared.bundle.machine else "netns", netns)] if netns >= 0 else []
             roles += [("stdin", stdin)] if stdin >= 0 else []
             request = {
                 "bundle": msgspec.to_builtins(prepared.bundle),
                 "roles": [role for role, _ in roles],
                 "attach": attach,
             }
+            if prepared.bundle.machine is not None:
+                request["orders"] = orders_of(prepared.bundle, prepared.bundle.machine, guest.attached, files)
             reply, fds = await self.launcher.request("start", request, tuple(fd for _, fd in roles))
         except BaseException:
             await asyncio.to_thread(end_groups, guest.groups)  # what a launcher that died had made of it
@@ -252,11 +272,13 @@ class Guests:
                 os.close(netns)
         return self._running(guest, int(reply["pid"]), fds, attach)
 
-    def _furnish(self, guest: Guest, prepared: Prepared) -> None:
+    def _furnish(self, guest: Guest, prepared: Prepared) -> dict[str, str]:
+        """Write the files that depend on where the guest runs, or have them told to its machine; returns them."""
         address = guest.attached.address if guest.attached else ""
         shares_host = guest.workload.network == "host"
         files = hosts.files(prepared.bundle.hostname, address, self._resolver(), shares_host=shares_host)
-        furnish(guest.folder, files, prepared.bundle.userns)
+        furnish(guest.folder, {} if prepared.bundle.machine else files, prepared.bundle.userns)
+        return files
 
     def _running(self, guest: Guest, pid: int, fds: tuple[int, ...], attach: bool) -> Started:
         guest.pid = pid

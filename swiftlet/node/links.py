@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NamedTuple
@@ -21,6 +23,10 @@ from swiftlet.linux import namespace, syscall
 from swiftlet.model.error import HostError
 
 GUEST_INTERFACE = "eth0"
+
+_TUNSETIFF = 0x400454CA
+_TAP = 0x0002 | 0x1000 | 0x4000
+"""IFF_TAP, IFF_NO_PI (frames as they are) and IFF_VNET_HDR (with virtio's header: linux/if_tun.h)."""
 
 _SYSCTLS = (
     ("net/ipv4/ip_unprivileged_port_start", "0"),
@@ -121,6 +127,24 @@ class Links:
             syscall.setns(self._host, namespace.NEWNET)
         self._allow_hairpin(end.interface)
         return fd
+
+    def make_tap(self, end: End) -> int:
+        """A link to the bridge whose other end is a descriptor, for a machine; close-on-exec.
+
+        It vanishes with its last descriptor. Raises HostError, and FileExistsError as `make_namespace`.
+        """
+        if self.exists(end.interface):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), end.interface)
+        tap = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", end.interface.encode(), _TAP))
+            with _told(f"network of {end.address}"):
+                self._netlink.link("set", index=_index(end.interface), master=self._bridge, state="up")
+        except BaseException:
+            os.close(tap)
+            raise
+        self._allow_hairpin(end.interface)
+        return tap
 
     def _allow_hairpin(self, interface: str) -> None:
         """Where br_netfilter is loaded, a guest's packet to a port that it published itself never leaves the bridge.

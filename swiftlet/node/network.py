@@ -72,15 +72,17 @@ class Network:
         except SwiftletError as error:
             log.warning("guest %s keeps running without its ports: %s", name, error)
 
-    async def attach(self, guest: str, name: str, ports: Sequence[Port]) -> tuple[Attached, int]:
-        """A place on the bridge and the descriptor of its namespace, which belongs to the caller.
+    async def attach(
+        self, guest: str, name: str, ports: Sequence[Port], *, machine: bool = False
+    ) -> tuple[Attached, int]:
+        """A place on the bridge and the descriptor of its namespace (of a machine's tap), which belongs to the caller.
 
         Not to be cancelled: what the thread is just making would be lost.
         Raises ConflictError (a port is in use), HostError (no bridge can be had here), InputError.
         """
-        prepared = self._pool.take_ready()
+        prepared = None if machine else self._pool.take_ready()
         if prepared is None:
-            prepared = await asyncio.wrap_future(self._pool.take())
+            prepared = await asyncio.wrap_future(self._pool.take_tap() if machine else self._pool.take())
         attached = _attached(prepared)
         try:
             if ports:

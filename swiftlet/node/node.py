@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 
 from swiftlet.guest.container import ContainerDriver
 from swiftlet.guest.driver import Driver
+from swiftlet.guest.machine import MachineDriver
 from swiftlet.model.error import SwiftletError
 from swiftlet.model.instance import Instance
 from swiftlet.node.adopt import adopt
 from swiftlet.node.guests import Guests, Roots
 from swiftlet.node.launch import LauncherClient, start_launcher
+from swiftlet.node.machines import Machines
 from swiftlet.node.names import Names
 from swiftlet.node.network import Network
 from swiftlet.node.prepare import Preparer
@@ -32,7 +34,7 @@ class Node:
         self,
         instance: Instance,
         *,
-        drivers: Sequence[Driver] = (ContainerDriver(),),
+        drivers: Sequence[Driver] = (ContainerDriver(), MachineDriver()),
         start: Callable[[Instance, str], object] = start_launcher,
         roots: Roots | None = None,
         pool: int | None = None,
@@ -55,6 +57,7 @@ class Node:
             self.launcher,
             self.network,
             roots or ResolvedRoots(self.workers, self.layout.cache),
+            Machines(self.layout),
         )
 
     async def open(self) -> None:

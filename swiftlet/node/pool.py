@@ -27,7 +27,7 @@ from swiftlet.node.addresses import Addresses, choose_subnet, hardware_address
 from swiftlet.node.firewall import Owner, Published, Setting
 
 if TYPE_CHECKING:
-    from swiftlet.node.links import Links
+    from swiftlet.node.links import End, Links
 
 log = logging.getLogger("swiftlet.network")
 
@@ -41,7 +41,7 @@ _GUARDED_AT_ONCE = 256
 
 
 class Prepared(NamedTuple):
-    """A namespace that is ready. netns: its descriptor, which belongs to whoever took it."""
+    """A place that is ready. netns: the descriptor of its namespace (of its tap, for a machine), the taker's."""
 
     netns: int
     number: int
@@ -92,8 +92,15 @@ class Pool:
 
     def take(self) -> Future[Prepared]:
         """A namespace that is made now, or was ready just then. The future raises HostError, OSError."""
+        return self._take(lambda: self._ready.popleft() if self._ready else self._make())
+
+    def take_tap(self) -> Future[Prepared]:
+        """A tap for a machine, made now. The future raises HostError, OSError."""
+        return self._take(lambda: self._make(machine=True))
+
+    def _take(self, make: Callable[[], Prepared]) -> Future[Prepared]:
         result: Future[Prepared] = Future()
-        self._jobs.put(lambda: self._make_for(result))
+        self._jobs.put(lambda: self._make_for(result, make))
         return result
 
     def release(self, number: int) -> None:
@@ -204,11 +211,12 @@ class Pool:
     def _refill(self) -> None:
         self._ready.append(self._make())
 
-    def _make_for(self, result: Future[Prepared]) -> None:
+    @staticmethod
+    def _make_for(result: Future[Prepared], make: Callable[[], Prepared]) -> None:
         if not result.set_running_or_notify_cancel():
             return
         try:
-            result.set_result(self._ready.popleft() if self._ready else self._make())
+            result.set_result(make())
         except BaseException as error:
             result.set_exception(error)
 
@@ -223,7 +231,7 @@ class Pool:
         except BaseException as error:
             result.set_exception(error)
 
-    def _make(self) -> Prepared:
+    def _make(self, *, machine: bool = False) -> Prepared:
         from swiftlet.node.links import End
 
         links = self._need()
@@ -234,21 +242,19 @@ class Pool:
             self._guard(number)
             interface, hardware, address = self._owner(number)
             end = End(interface, hardware, address, addresses.subnet.prefixlen, addresses.gateway)
-            netns = self._make_namespace(links, end)
+            netns = self._make_end(links.make_tap if machine else links.make_namespace, links, end)
         except BaseException:
             addresses.release(number)
             raise
         return Prepared(netns, number, address, end.prefix, end.gateway, hardware, interface)
 
-    def _make_namespace(self, links: Links, end: object) -> int:
-        from swiftlet.node.links import End
-
-        assert isinstance(end, End)
+    @staticmethod
+    def _make_end(make: Callable[[End], int], links: Links, end: End) -> int:
         try:
-            return links.make_namespace(end)
+            return make(end)
         except FileExistsError:
             links.remove(end.interface)
-            return links.make_namespace(end)
+            return make(end)
 
     def _guard(self, number: int) -> None:
         assert self._setting is not None

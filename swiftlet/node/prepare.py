@@ -18,12 +18,13 @@ import msgspec
 
 from swiftlet.guest import seccomp_profile
 from swiftlet.guest.container import capabilities_of
-from swiftlet.guest.driver import Driver, Place
+from swiftlet.guest.driver import Driver, MachinePlace, Place
 from swiftlet.linux import cgroup, namespace, syscall
 from swiftlet.model.bundle import Bundle, Rootfs
 from swiftlet.model.error import HostError, InputError, NotFoundError
 from swiftlet.model.instance import Instance
 from swiftlet.model.workload import Workload
+from swiftlet.node.machines import Found, open_files
 from swiftlet.node.names import storage_error
 from swiftlet.node.volumes import INSERTED, Opened, close_volumes, open_inserted, open_volumes
 from swiftlet.store.guard import pin
@@ -103,9 +104,17 @@ class Preparer:
         self._cgroups = None
 
     def prepare(
-        self, guest: str, folder: str, workload: Workload, rootfs: Rootfs, before: Bundle | None = None
+        self,
+        guest: str,
+        folder: str,
+        workload: Workload,
+        rootfs: Rootfs,
+        before: Bundle | None = None,
+        machine: Found | None = None,
     ) -> Prepared | None:
         """Open the volumes, plan, and write the bundle. before: what the guest was started with the last time.
+
+        machine: what a virtual machine is made of.
 
         None when the root has been collected meanwhile: make it again. Raises InputError, NotFoundError (a volume's
         source), HostError, StoreError.
@@ -113,7 +122,10 @@ class Preparer:
         opened = open_volumes(workload.volumes, self._forbidden)
         try:
             opened += open_inserted(inserted_places(before), self._layout.trees)
-            bundle = self._bundle(guest, folder, workload, rootfs, opened, before)
+            bundle = self._bundle(guest, folder, workload, rootfs, opened, before, machine)
+            if machine is not None and bundle is not None and bundle.machine is not None:
+                targets = tuple(target for target, _ in bundle.machine.process.volumes)[: 1 + len(machine.images)]
+                opened = open_files((machine.kernel.vmlinux, *machine.images), targets) + opened
         except BaseException:
             close_volumes(opened)
             raise
@@ -123,14 +135,22 @@ class Preparer:
         return Prepared(bundle, opened)
 
     def _bundle(
-        self, guest: str, folder: str, workload: Workload, rootfs: Rootfs, opened: list[Opened], before: Bundle | None
+        self,
+        guest: str,
+        folder: str,
+        workload: Workload,
+        rootfs: Rootfs,
+        opened: list[Opened],
+        before: Bundle | None,
+        machine: Found | None,
     ) -> Bundle | None:
         """Plan and write while no collection can take the root from under it; None when one already has."""
-        userns = before.userns if before else 0
-        leased = self._lease_range(guest) if workload.userns and not userns else 0
+        userns = range_of(before) if before else 0
+        leased = self._lease_range(guest) if (workload.userns or machine) and not userns else 0
+        trees = (*rootfs.trees, *(machine.hypervisor.trees if machine else ()))
         try:
-            with pin(self._layout, rootfs.trees):
-                bundle = self._plan(guest, folder, workload, rootfs, opened, userns or leased)
+            with pin(self._layout, trees):
+                bundle = self._plan(guest, folder, workload, rootfs, opened, userns or leased, machine)
                 _write(bundle)
         except BaseException as error:
             if leased:
@@ -141,7 +161,14 @@ class Preparer:
         return bundle
 
     def _plan(
-        self, guest: str, folder: str, workload: Workload, rootfs: Rootfs, opened: list[Opened], userns: int
+        self,
+        guest: str,
+        folder: str,
+        workload: Workload,
+        rootfs: Rootfs,
+        opened: list[Opened],
+        userns: int,
+        machine: Found | None,
     ) -> Bundle:
         passwd, group = self.account_files(rootfs)
         place = Place(
@@ -149,12 +176,13 @@ class Preparer:
             state_dir=folder,
             netns={"bridge": "fd", "none": "new", "host": "host"}[workload.network],
             volumes=tuple((volume.target, volume.is_folder) for volume in opened),
-            userns=userns,
+            userns=0 if machine else userns,
             cgroups=self.cgroups,
             cgroup_folder=self._instance.cgroup,
             passwd=passwd,
             group=group,
             seccomp=self._program(workload),
+            machine=_machine_place(machine, userns) if machine else None,
         )
         return self.driver(workload.kind).plan(workload, rootfs, place)
 
@@ -220,6 +248,17 @@ class Preparer:
 
     def _range_path(self, number: int) -> str:
         return f"{self._layout.leases}/uid-{number}"
+
+
+def _machine_place(machine: Found, user: int) -> MachinePlace:
+    return MachinePlace(
+        machine.hypervisor, machine.kernel.digest, machine.images, machine.accelerator, machine.why, user
+    )
+
+
+def range_of(bundle: Bundle) -> int:
+    """The first of the user ids that a guest has leased, 0 for none: a machine's process is that user."""
+    return bundle.machine.process.uid if bundle.machine else bundle.userns
 
 
 def inserted_places(bundle: Bundle | None) -> list[str]:

@@ -18,7 +18,7 @@ from swiftlet.model.workload import Workload
 from swiftlet.node.journal import Journal
 from swiftlet.node.names import storage_error
 from swiftlet.node.network import Attached
-from swiftlet.node.prepare import read_bundle
+from swiftlet.node.prepare import range_of, read_bundle
 
 log = logging.getLogger("swiftlet.record")
 
@@ -65,7 +65,7 @@ class Guest:
     def take(self, bundle: Bundle) -> None:
         """Remember what matters of a bundle."""
         self.groups = bundle.cgroup.paths
-        self.userns = bundle.userns
+        self.userns = range_of(bundle)
         self.argv = bundle.argv
 
     async def wait_ended(self) -> Exit:

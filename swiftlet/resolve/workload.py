@@ -143,6 +143,7 @@ _FIELDS: dict[str, shape.Reader[Any]] = {
     "command": _command,
     "name": _guest_name,
     "kind": shape.one_of(*get_args(GuestKind)),
+    "kernel": shape.some_text,
     "env": _environment,
     "workdir": shape.checked(lambda text: spelling.parse_guest_path(text, "workdir")),
     "user": shape.text,

@@ -58,7 +58,7 @@ def test_the_spellings_of_the_flags_are_understood(tmp_path):
         ("template: a\nmemory: lots\n", r"\$\.memory: not a size"),
         ("template: a\nmemory: 1M\nresources: {memory: 2M}\n", "twice"),
         ("template: a\nread_only: maybe\n", r"\$\.read_only: expected true or false"),
-        ("template: a\nkind: vm\n", r"\$\.kind: expected one of"),
+        ("template: a\nkind: cloud\n", r"\$\.kind: expected one of"),
         ("template: a\nenv: [A]\n", "A has no value"),
         ('template: a\ncommand: "echo \'x"\n', "not a command"),
         ("template: a\nulimits: {nofile: lots}\n", r"\$\.ulimits\.nofile"),

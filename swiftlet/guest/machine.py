@@ -1,0 +1,134 @@
+"""The virtual machine driver: a workload in a machine of its own, which is a process like a container's. Pure.
+
+What is planned twice is nested: the workload inside, with the container's rules, and around it QEMU, which the
+launcher starts as it starts a container: in namespaces and control groups of its own, without a capability.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from swiftlet.guest import qemu
+from swiftlet.guest.container import ContainerDriver
+from swiftlet.guest.driver import Place
+from swiftlet.model.bundle import Bundle, Hypervisor, Machine, Rootfs
+from swiftlet.model.error import InputError
+from swiftlet.model.workload import Resources, Workload
+
+DEFAULT_MEMORY = 256 << 20
+LEAST_MEMORY = 32 << 20
+
+OVERHEAD = 192 << 20
+"""Memory that QEMU takes besides the guest's: its own, translated code, and a server for each volume."""
+
+HEADROOM = 0.25
+"""Processors that QEMU may take besides the guest's: a quota of the guest's alone would hold up all of it."""
+
+THREADS = 256
+"""Tasks that QEMU and its volumes' servers may have; what runs inside is counted by the guest's own kernel."""
+
+IMAGES = "/machine"
+"""Where QEMU sees the kernel and the images, and `/volume` what it serves."""
+
+VOLUMES = "/volume"
+
+
+class MachineDriver:
+    """Guests with a kernel of their own."""
+
+    kind = "vm"
+    features = frozenset(("exec",))
+
+    def __init__(self) -> None:
+        self._inside = ContainerDriver()
+
+    def plan(self, workload: Workload, rootfs: Rootfs, place: Place) -> Bundle:
+        """See `Driver.plan`."""
+        if place.machine is None:
+            raise InputError("no machine was prepared")
+        _refuse(workload)
+        memory = memory_of(workload)
+        inside = self._inside.plan(_on_host(workload, memory), rootfs, place)
+        return msgspec.structs.replace(
+            inside, workload=workload, netns="new", userns=0, machine=_machine(workload, place, memory)
+        )
+
+
+def memory_of(workload: Workload) -> int:
+    """Bytes of memory of the guest: what the workload may have, in whole MiB."""
+    asked = workload.resources.memory or DEFAULT_MEMORY
+    if asked < LEAST_MEMORY:
+        raise InputError(
+            f"$.resources.memory: {asked} bytes are too little for a machine",
+            f"give it {LEAST_MEMORY >> 20}M or more: its kernel lives there too",
+        )
+    return asked & -(1 << 20)
+
+
+def _refuse(workload: Workload) -> None:
+    """What a machine cannot do, rather than something else that was not asked for."""
+    if workload.network == "host":
+        raise InputError("$.network: a machine has no part in the host's network", "publish ports with -p")
+    if workload.userns:
+        raise InputError("$.userns: a machine shares no users with the host", "leave --userns out: it is apart anyway")
+
+
+def _on_host(workload: Workload, memory: int) -> Workload:
+    """The workload with the limits of the host's process."""
+    asked = workload.resources
+    cpus = asked.cpus + HEADROOM if asked.cpus else 0.0
+    limits = Resources(memory + OVERHEAD if asked.memory else 0, cpus, asked.cpu_weight, THREADS)
+    return msgspec.structs.replace(workload, resources=limits)
+
+
+def _machine(workload: Workload, place: Place, memory: int) -> Machine:
+    found = place.machine
+    assert found is not None
+    images = tuple(f"{IMAGES}/{number}.erofs" for number in range(len(found.images)))
+    shares = tuple(target for target, _ in place.volumes)
+    network = workload.network == "bridge"
+    descriptors = qemu.channels(terminal=workload.tty, input_=workload.interactive, network=network, shares=len(shares))
+    type_ = qemu.type_for(qemu.device_count(descriptors, len(images), len(shares)))
+    processors = max(1, math.ceil(workload.resources.cpus))
+    settings = qemu.Settings(
+        name=place.id,
+        accelerator=found.accelerator,
+        type=type_,
+        kernel=f"{IMAGES}/kernel",
+        memory=memory,
+        processors=processors,
+        images=images,
+        descriptors=descriptors,
+        shares=len(shares),
+    )
+    process = Hypervisor(
+        rootfs=found.hypervisor,
+        argv=qemu.argv(settings),
+        uid=found.user,
+        gid=found.user,
+        volumes=((f"{IMAGES}/kernel", False), *((path, False) for path in images), *_served(place.volumes)),
+        seccomp=place.seccomp,
+        tty=workload.tty,
+    )
+    return Machine(
+        process=process,
+        accelerator=found.accelerator,
+        why=found.why,
+        type=type_,
+        kernel=found.kernel,
+        memory=memory,
+        processors=processors,
+        images=found.images,
+        descriptors=descriptors,
+        shares=shares,
+    )
+
+
+def _served(volumes: tuple[tuple[str, bool], ...]) -> tuple[tuple[str, bool], ...]:
+    """Where each volume is attached for its server: a file lies alone in a folder, since folders are served."""
+    return tuple(
+        (f"{VOLUMES}/{number}" if is_folder else f"{VOLUMES}/{number}/{target.rpartition('/')[2]}", is_folder)
+        for number, (target, is_folder) in enumerate(volumes)
+    )

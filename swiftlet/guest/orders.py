@@ -1,0 +1,146 @@
+"""What the host tells a virtual machine's first process, as text (docs/vms.md): pure, and of no use to containers.
+
+An order is a letter, the number of its fields as a digit, and the fields, each ended by a zero byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Network
+from typing import NamedTuple
+
+from swiftlet.model.bundle import Bundle, Machine
+
+_NOSUID, _NODEV, _NOEXEC, _READ_ONLY = 2, 4, 8, 1
+
+_LOWER, _UPPER, _ROOT = "/lower", "/upper", "/root"
+"""Folders of the machine's own root, on which the workload's is put together (`image.machine`)."""
+
+_SHARED = "/run/swiftlet/shared"
+
+
+class Card(NamedTuple):
+    """A place on the network. prefix: bits of the mask."""
+
+    hardware: str
+    address: str
+    prefix: int
+    gateway: str
+
+
+def order(key: str, *fields: str) -> str:
+    """One order."""
+    return f"{key}{len(fields)}" + "".join(f"{field}\0" for field in fields)
+
+
+def start(
+    bundle: Bundle,
+    machine: Machine,
+    card: Card | None,
+    files: Mapping[str, str],
+    now_ns: int,
+    entropy: str,
+    limits: Mapping[str, int],
+) -> str:
+    """Everything from the root file system to the workload's execution.
+
+    files: guest path -> text. now_ns: the wall clock. entropy: hexadecimal digits. limits: name -> number of
+    setrlimit(2).
+    """
+    told = [
+        *_root(bundle, len(machine.images) - 1),
+        *_kernel_file_systems(bundle.shm_bytes),
+        *_volumes(bundle, machine.shares),
+        *(order("f", path, "0644", text) for path, text in files.items()),
+        *identity(bundle.hostname, card, now_ns, entropy),
+        order("f", "/proc/sys/kernel/threads-max", "0644", str(max(64, bundle.workload.resources.pids or 0))),
+    ]
+    if bundle.read_only:
+        told.append(order("m", "none", "/", "", str(32 | _READ_ONLY), ""))
+    return "".join(told) + command(bundle.argv, bundle.env, bundle, limits, terminal=(0, 0) if bundle.tty else None)
+
+
+def identity(hostname: str, card: Card | None, now_ns: int, entropy: str) -> list[str]:
+    """What makes one guest another one than its clone."""
+    told = [
+        order("e", entropy),
+        order("t", str(now_ns // 10**9), str(now_ns % 10**9)),
+        order("h", hostname),
+        order("n", "lo", "", "127.0.0.1", "255.0.0.0", ""),
+    ]
+    if card is not None:
+        mask = str(IPv4Network(f"0.0.0.0/{card.prefix}").netmask)
+        told.append(order("n", "eth0", card.hardware, card.address, mask, card.gateway))
+    return told
+
+
+def command(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    bundle: Bundle,
+    limits: Mapping[str, int],
+    *,
+    terminal: tuple[int, int] | None,
+) -> str:
+    """Run a command as a bundle's user, with its limits and capabilities. terminal: rows and columns."""
+    return "".join(
+        [
+            *(order("a", word) for word in argv),
+            *(order("v", f"{name}={value}") for name, value in env.items()),
+            order("c", bundle.cwd),
+            order("u", str(bundle.uid), str(bundle.gid)),
+            order("g", " ".join(map(str, bundle.groups))),
+            order("q", f"{sum(1 << number for number in bundle.capabilities):x}"),
+            *(
+                order("r", f"{limits[name]} {soft} {hard}")
+                for name, (soft, hard) in bundle.rlimits.items()
+                if name in limits
+            ),
+            *([order("y", *map(str, terminal))] if terminal is not None else []),
+            order("x"),
+        ]
+    )
+
+
+def _root(bundle: Bundle, images: int) -> Iterable[str]:
+    """The images under an overlay whose upper layer is in the guest's memory."""
+    for number in range(images):
+        yield order("m", f"/dev/vd{chr(ord('b') + number)}", f"{_LOWER}/{number}", "erofs", str(_READ_ONLY), "")
+    yield order("m", "tmpfs", _UPPER, "tmpfs", "0", "mode=755")
+    for name in ("upper", "work"):
+        yield order("d", f"{_UPPER}/{name}", "0755")
+    lowers = ":".join(f"{_LOWER}/{number}" for number in range(images))
+    options = f"lowerdir={lowers},upperdir={_UPPER}/upper,workdir={_UPPER}/work"
+    yield order("m", "overlay", _ROOT, "overlay", "0", options)
+    yield order("p", _ROOT)
+
+
+def _kernel_file_systems(shm_bytes: int) -> Iterable[str]:
+    strict = str(_NOSUID | _NODEV | _NOEXEC)
+    yield order("m", "devpts", "/dev/pts", "devpts", str(_NOSUID | _NOEXEC), "ptmxmode=0666,mode=0620,gid=5")
+    yield order("m", "shm", "/dev/shm", "tmpfs", strict, f"size={shm_bytes},mode=1777")
+    yield order("m", "mqueue", "/dev/mqueue", "mqueue", strict, "")
+    for target, name in (
+        ("/proc/self/fd", "fd"),
+        ("/proc/self/fd/0", "stdin"),
+        ("/proc/self/fd/1", "stdout"),
+        ("/proc/self/fd/2", "stderr"),
+        ("pts/ptmx", "ptmx"),
+    ):
+        yield order("l", target, f"/dev/{name}")
+
+
+def _volumes(bundle: Bundle, shares: Sequence[str]) -> Iterable[str]:
+    for number, target in enumerate(shares):
+        name = f"share{number}"
+        is_folder = dict(bundle.volumes).get(target, True)
+        place = target if is_folder else f"{_SHARED}/{number}"
+        yield order("m", name, place, "virtiofs", str(_NOSUID | _NODEV), "")
+        if not is_folder:
+            yield order("b", f"{place}/{target.rpartition('/')[2]}", target)
+    for specification in bundle.tmpfs:
+        target, _, options = specification.partition(":")
+        words = [
+            word for word in options.split(",") if word not in ("", "rw", "ro", "nosuid", "nodev", "noexec", "exec")
+        ]
+        yield order("m", "tmpfs", target, "tmpfs", str(_NOSUID | _NODEV), ",".join(words))

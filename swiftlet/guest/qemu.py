@@ -1,0 +1,204 @@
+"""QEMU's command line as a pure function of what the machine is to be. Nothing here runs anything.
+
+Everything that QEMU opens besides its images comes to it as a descriptor, so that its user needs to reach no file, no
+socket and no network of the host's. Options are those of QEMU 7.2; the reasons for the odd ones stand beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from swiftlet.model.bundle import FIRST_DESCRIPTOR
+
+PROGRAM = "/usr/bin/qemu-system-x86_64"
+
+EXECS = 6
+"""Commands that may run in a guest besides its workload at one time: a port of the serial device for each."""
+
+ORDERS_PORT, OUTPUT_PORT, ERROR_PORT, INPUT_PORT, EXEC_PORT = 1, 2, 3, 4, 5
+
+MMIO_DEVICES = 8
+"""What microvm has room for (QEMU 7.2: VIRTIO_NUM_TRANSPORTS without an IO-APIC of its own for more)."""
+
+CARD = "52:54:00:00:00:01"
+"""Every machine's card has this address until its guest is told its own: so that a clone's command line is the same."""
+
+TRANSLATION_MIB = 64
+"""Emulation keeps translated code in a buffer of its own; by default it would take a quarter of the host's memory."""
+
+
+class Settings(NamedTuple):
+    """A machine. memory: bytes. images: paths that QEMU sees, the machine's own root first.
+
+    descriptors: names, in the order of their numbers. shares: how many folders are served. debug: words for the
+    kernel instead of `quiet`.
+    """
+
+    name: str
+    accelerator: str
+    type: str
+    kernel: str
+    memory: int
+    processors: int
+    images: tuple[str, ...]
+    descriptors: tuple[str, ...]
+    shares: int
+    debug: str = ""
+
+
+INPUT = "input"
+"""Of this descriptor QEMU makes no use: the workload's input is the machine's own standard input, for it can read
+nothing else (`-chardev file` only writes until 8.2)."""
+
+
+def channels(*, terminal: bool, input_: bool, network: bool, shares: int) -> tuple[str, ...]:
+    """The names of the descriptors that a machine inherits."""
+    names = ["orders", "console", "output"]
+    if not terminal:
+        names.append("errors")
+    if input_ or terminal:
+        names.append(INPUT)
+    names += [f"exec{number}" for number in range(EXECS)]
+    names.append("monitor")
+    if network:
+        names.append("tap")
+    return (*names, *(f"share{number}" for number in range(shares)))
+
+
+def argv(settings: Settings) -> tuple[str, ...]:
+    """The command line."""
+    words = [
+        PROGRAM,
+        *_descriptor_sets(settings),
+        *_machine(settings),
+        *_kernel(settings),
+        *_console(settings),
+        *_serial_ports(settings),
+        *_disks(settings),
+        *_network(settings),
+        *_shares(settings),
+        "-device", f"virtio-rng-{_bus(settings)}",
+        "-chardev", f"socket,id=monitor,fd={_number(settings, 'monitor')},server=on,wait=off",
+        "-mon", "chardev=monitor,mode=control",
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    ]  # fmt: skip
+    return tuple(words)
+
+
+def _machine(settings: Settings) -> list[str]:
+    tcg = settings.accelerator == "tcg"
+    # pit=off and pic=off hang a guest under emulation. A clock would take the interrupt of the fourth virtio device; a
+    # kernel that has its driver waits 2 s for a clock that is not there, so ours have none.
+    options = ",acpi=off,isa-serial=on,rtc=off" if settings.type == "microvm" else ",smbus=off,sata=off,usb=off"
+    return [
+        "-name", settings.name,
+        "-machine", f"{settings.type}{options},memory-backend=ram,dump-guest-core=off",
+        "-accel", f"tcg,tb-size={TRANSLATION_MIB}" if tcg else "kvm",
+        "-cpu", "max" if tcg else "host",
+        "-smp", str(settings.processors),
+        "-m", f"{settings.memory >> 20}M",
+        "-object", f"memory-backend-memfd,id=ram,size={settings.memory},share=on",
+        "-global", "virtio-mmio.force-legacy=false",  # servers of volumes speak virtio 1 only
+        "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+    ]  # fmt: skip
+
+
+def _kernel(settings: Settings) -> list[str]:
+    words = [
+        "console=ttyS0",
+        settings.debug or "quiet",
+        "root=/dev/vda",
+        "rootfstype=erofs",
+        "ro",
+        "init=/init",
+        "reboot=t",
+        "panic=-1",
+        "random.trust_cpu=on",
+    ]
+    return ["-kernel", settings.kernel, "-append", " ".join(words)]
+
+
+def _console(settings: Settings) -> list[str]:
+    """The kernel's console goes where QEMU's own messages go."""
+    return ["-chardev", _sink(settings, "console"), "-serial", "chardev:console"]
+
+
+def _serial_ports(settings: Settings) -> list[str]:
+    """One virtio device with a port for each thing that is said between host and guest (docs/vms.md)."""
+    ports = [(ORDERS_PORT, "orders", f"socket,id=orders,fd={_number(settings, 'orders')}")]
+    ports.append((OUTPUT_PORT, "output", _sink(settings, "output")))
+    if "errors" in settings.descriptors:
+        ports.append((ERROR_PORT, "errors", _sink(settings, "errors")))
+    if INPUT in settings.descriptors:
+        ports.append((INPUT_PORT, INPUT, f"stdio,id={INPUT},signal=off"))
+    for number in range(EXECS):
+        name = f"exec{number}"
+        backend = f"socket,id={name},fd={_number(settings, name)},server=on,wait=off"
+        ports.append((EXEC_PORT + number, name, backend))
+    words = ["-device", f"virtio-serial-{_bus(settings)},max_ports={EXEC_PORT + EXECS}"]
+    for number, name, backend in ports:
+        words += ["-chardev", backend, "-device", f"virtserialport,chardev={name},nr={number},name={name}"]
+    return words
+
+
+def _sink(settings: Settings, name: str) -> str:
+    """A character device that writes to an inherited descriptor."""
+    number = _number(settings, name)
+    return f"file,id={name},path=/dev/fdset/{number},append=on"
+
+
+def _descriptor_sets(settings: Settings) -> list[str]:
+    """Files that are opened by a name can be descriptors too, when they are announced as a set of one."""
+    words: list[str] = []
+    for name in ("console", "output", "errors"):
+        if name in settings.descriptors:
+            words += ["-add-fd", f"fd={_number(settings, name)},set={_number(settings, name)}"]
+    return words
+
+
+def _disks(settings: Settings) -> list[str]:
+    words: list[str] = []
+    for number, path in enumerate(settings.images):
+        words += [
+            "-blockdev", f"driver=file,node-name=image{number},filename={path},read-only=on,locking=off",
+            "-device", f"virtio-blk-{_bus(settings)},drive=image{number}",
+        ]  # fmt: skip
+    return words
+
+
+def _network(settings: Settings) -> list[str]:
+    if "tap" not in settings.descriptors:
+        return []
+    device = f"virtio-net-{_bus(settings)},netdev=net,mac={CARD}"
+    rom = "" if settings.type == "microvm" else ",romfile="
+    return ["-netdev", f"tap,id=net,fd={_number(settings, 'tap')}", "-device", f"{device}{rom}"]
+
+
+def _shares(settings: Settings) -> list[str]:
+    words: list[str] = []
+    for number in range(settings.shares):
+        name = f"share{number}"
+        words += [
+            "-chardev", f"socket,id={name},fd={_number(settings, name)}",
+            "-device", f"vhost-user-fs-{_bus(settings)},chardev={name},tag={name}",
+        ]  # fmt: skip
+    return words
+
+
+def _bus(settings: Settings) -> str:
+    return "device" if settings.type == "microvm" else "pci"
+
+
+def _number(settings: Settings, name: str) -> int:
+    return FIRST_DESCRIPTOR + settings.descriptors.index(name)
+
+
+def type_for(devices: int) -> str:
+    """The machine type that has room for so many virtio devices: microvm starts faster."""
+    return "microvm" if devices <= MMIO_DEVICES else "q35"
+
+
+def device_count(descriptors: Sequence[str], images: int, shares: int) -> int:
+    """Virtio devices of a machine: the serial one, entropy, a card, disks, shares."""
+    return 2 + ("tap" in descriptors) + images + shares

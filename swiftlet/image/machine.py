@@ -1,0 +1,61 @@
+"""The machine's own root: swiftlet-init, compiled once, and the folders on which a workload's root is put together."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+
+from swiftlet.image.erofs import Image, image_of
+from swiftlet.model.error import HostError, KernelError
+
+SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guestinit")
+
+LOWERS = 16
+"""Trees that a workload's root may be stacked from."""
+
+_FOLDERS = ("dev", "proc", "sys", "upper", "root", *(f"lower/{number}" for number in range(LOWERS)))
+
+_COMPILE = (
+    "musl-gcc", "-static", "-Os", "-s", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-result",
+    "-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_64-linux-gnu",
+)  # fmt: skip
+"""The kernel's own headers come last: musl's are meant wherever both have one."""
+
+
+def machine_root(cache: str) -> Image:
+    """The image that every machine starts from. Raises HostError (no compiler), KernelError, FullError, StoreError."""
+    sources = sorted(name for name in os.listdir(SOURCES) if name.endswith((".c", ".h")))
+    digest = hashlib.sha256("\0".join((*_COMPILE, *_FOLDERS)).encode())
+    for name in sources:
+        with open(f"{SOURCES}/{name}", "rb") as file:
+            digest.update(file.read())
+    name = f"machine-{digest.hexdigest()[:16]}"
+    os.makedirs(f"{cache}/images", mode=0o700, exist_ok=True)
+    tree = f"{cache}/images/{name}"
+    if not os.path.isdir(tree):
+        _make_tree(tree, [each for each in sources if each.endswith(".c")])
+    return image_of(tree, name, cache)
+
+
+def _make_tree(tree: str, sources: list[str]) -> None:
+    if shutil.which(_COMPILE[0]) is None:
+        raise HostError("no compiler here for a machine's first process", "apt-get install musl-tools linux-libc-dev")
+    interim = tempfile.mkdtemp(prefix=".", dir=os.path.dirname(tree))
+    try:
+        command = [*_COMPILE, *(f"{SOURCES}/{name}" for name in sources), "-o", f"{interim}/init"]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise KernelError(f"swiftlet-init did not compile: {(done.stderr.splitlines() or ['?'])[0]}")
+        for folder in _FOLDERS:
+            os.makedirs(f"{interim}/{folder}", mode=0o755)
+        for folder, _, _ in os.walk(interim):
+            os.chmod(folder, 0o755)
+        os.rename(interim, tree)
+    except OSError:
+        if not os.path.isdir(tree):
+            raise
+    finally:
+        shutil.rmtree(interim, ignore_errors=True)

@@ -1,0 +1,145 @@
+"""What this host has for virtual machines: QEMU, kernels, images of roots, and whether KVM can be trusted.
+
+Everything here can be made again. QEMU itself is a template like any other and comes from the store, so that a host
+needs none installed and all hosts have the same build.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from swiftlet.guest import orders
+from swiftlet.image import erofs
+from swiftlet.image.kernel.build import Kernel, kernels_of
+from swiftlet.image.machine import machine_root
+from swiftlet.linux import mount
+from swiftlet.model.bundle import Bundle, Machine, Rootfs
+from swiftlet.model.error import HostError, NotFoundError
+from swiftlet.node import canary
+from swiftlet.node.network import Attached
+from swiftlet.node.volumes import Opened
+from swiftlet.store.layout import Layout
+
+HYPERVISOR = "qemu@7.2"
+"""The template of the machines."""
+
+
+_NETWORK_SETTINGS = {
+    "/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
+    "/proc/sys/net/ipv4/ping_group_range": "0 2147483647",
+}
+"""As in a container: a guest's user may listen on port 80 and send pings without a capability."""
+
+_LIMITS = {
+    name.removeprefix("RLIMIT_"): getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")
+}
+
+
+class Found(NamedTuple):
+    """What one machine is made of. kernel, images: paths on the host."""
+
+    hypervisor: Rootfs
+    kernel: Kernel
+    images: tuple[str, ...]
+    accelerator: str
+    why: str
+
+
+class Machines:
+    """What the machines of one instance have in common."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._accelerator: tuple[str, str] | None = None
+        self._making = asyncio.Lock()
+
+    async def find(self, kernel: str, rootfs: Rootfs, hypervisor: Rootfs) -> Found:
+        """Everything for a machine with this root; images that are missing are made.
+
+        Raises NotFoundError (no such kernel), HostError, FullError, StoreError.
+        """
+        async with self._making:  # two that need the same image make it once
+            return await asyncio.to_thread(self._find, kernel, rootfs, hypervisor)
+
+    def _find(self, kernel: str, rootfs: Rootfs, hypervisor: Rootfs) -> Found:
+        chosen = self.kernel(kernel)
+        cache = self._layout.cache
+        images = [machine_root(cache).path]
+        for lower, name in zip(rootfs.lowers, rootfs.trees, strict=True):
+            images.append(erofs.image_of(lower, name, cache).path)
+        accelerator, why = self.accelerator
+        return Found(hypervisor, chosen, tuple(images), accelerator, why)
+
+    def kernel(self, name: str) -> Kernel:
+        """A kernel by the beginning of its digest; "" is the newest. Raises NotFoundError."""
+        kernels = kernels_of(self._layout.cache)
+        if not kernels:
+            raise NotFoundError("no kernel has been built here", "swiftlet kernel build   (about 5 minutes, once)")
+        if not name:
+            return kernels[0]
+        for each in kernels:
+            if each.digest.startswith(name):
+                return each
+        raise NotFoundError(f"no kernel {name}", "swiftlet kernel ls")
+
+    @property
+    def accelerator(self) -> tuple[str, str]:
+        """How guests run here, and how that was found out, once: /dev/kvm that opens may still run no guest."""
+        if self._accelerator is None:
+            verdict = canary.try_kvm()
+            self._accelerator = ("kvm" if verdict.works else "tcg", verdict.detail)
+        return self._accelerator
+
+
+def orders_of(bundle: Bundle, machine: Machine, attached: Attached | None, files: Mapping[str, str]) -> str:
+    """What a machine's first process is told, at the moment of its start."""
+    card = None
+    settings = dict(files)
+    if attached is not None:
+        card = orders.Card(attached.hardware, attached.address, attached.prefix, attached.gateway)
+        settings |= _NETWORK_SETTINGS
+    entropy = secrets.token_hex(64)
+    return orders.start(bundle, machine, card, settings, time.time_ns(), entropy, _LIMITS)
+
+
+def command_orders(bundle: Bundle, request: Mapping[str, Any]) -> str:
+    """What the first process is told of a further command. request: as the launcher gets it."""
+    fields = {name: request[name] for name in ("cwd", "uid", "gid", "groups")}
+    asked = msgspec.structs.replace(bundle, **fields)
+    terminal = (0, 0) if request["tty"] else None
+    return orders.command(request["argv"], request["env"], asked, _LIMITS, terminal=terminal)
+
+
+def open_files(paths: tuple[str, ...], targets: tuple[str, ...]) -> list[Opened]:
+    """Detached read-only mounts of single files, to be attached where a machine sees them. Raises HostError."""
+    opened: list[Opened] = []
+    try:
+        for path, target in zip(paths, targets, strict=True):
+            opened.append(Opened(target, False, _file_mount(path)))
+    except OSError as error:
+        for each in opened:
+            os.close(each.mount)
+        raise HostError(f"a machine's file cannot be mounted: {error}", "swiftlet doctor") from None
+    return opened
+
+
+def _file_mount(path: str) -> int:
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        tree = mount.clone_tree(handle, recursive=False)
+    finally:
+        os.close(handle)
+    try:
+        mount.set_mount_attributes(tree, set_=mount.ATTR_RDONLY | mount.ATTR_NOSUID | mount.ATTR_NODEV)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree

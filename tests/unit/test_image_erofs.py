@@ -1,0 +1,72 @@
+"""Images of trees: the same bytes for the same tree, and none that was changed is ever used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from swiftlet.image import erofs
+from swiftlet.model.error import HostError, StoreError
+
+pytestmark = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no mkfs.erofs: ./dev test installs it")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> str:
+    made = tmp_path / "tree"
+    (made / "usr/bin").mkdir(parents=True)
+    (made / "usr/bin/x").write_bytes(os.urandom(10_000))
+    (made / "bin").symlink_to("usr/bin")
+    return str(made)
+
+
+def test_a_tree_gives_the_same_bytes_at_every_time(tree: str, tmp_path: Path) -> None:
+    first = erofs.image_of(tree, "a", str(tmp_path / "one"))
+    os.utime(f"{tree}/usr/bin/x", (1, 1))
+    second = erofs.image_of(tree, "a", str(tmp_path / "two"))
+    assert first.digest == second.digest
+    assert os.stat(first.path).st_size % (2 << 20) == 0
+    assert os.stat(first.path).st_mode & 0o777 == 0o444
+
+
+def test_an_image_is_made_once(tree: str, tmp_path: Path) -> None:
+    first = erofs.image_of(tree, "a", str(tmp_path))
+    number = os.stat(first.path).st_ino
+    assert erofs.image_of(tree, "a", str(tmp_path)) == first
+    assert os.stat(first.path).st_ino == number
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut short", "no record", "a record of nothing"])
+def test_an_image_that_is_not_what_was_made_is_made_again(tree: str, tmp_path: Path, damage: str) -> None:
+    image = erofs.image_of(tree, "a", str(tmp_path))
+    record = image.path.replace(".erofs", ".json")
+    os.chmod(image.path, 0o644)
+    if damage == "changed":
+        with open(image.path, "r+b") as file:
+            file.seek(1024)
+            file.write(b"x")
+    elif damage == "cut short":
+        os.truncate(image.path, 512)
+    elif damage == "no record":
+        os.unlink(record)
+    else:
+        Path(record).write_text("{}")
+    again = erofs.image_of(tree, "a", str(tmp_path))
+    assert again.digest == image.digest
+    assert erofs._digest(again.path) == image.digest
+
+
+def test_a_tree_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"mkfs\.erofs failed"):
+        erofs.image_of(str(tmp_path / "none"), "a", str(tmp_path))
+    assert os.listdir(tmp_path / "images") == []
+
+
+def test_without_the_tool_it_says_what_to_install(tree: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match=r"mkfs\.erofs") as caught:
+        erofs.image_of(tree, "a", str(tmp_path))
+    assert "erofs-utils" in caught.value.hint
