@@ -257,7 +257,7 @@ class Launcher:
     def do_attach(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
         """New ends of a guest's outputs; an earlier attached command loses its own."""
         output = self.outputs.get(parameters["id"])
-        if output is None or not output.sources:
+        if output is None or not output.can_be_attached:
             raise RequestError(f"guest {parameters['id']} has no output to attach to", "ConflictError")
         output.attach()
         self.logs.attach(parameters["id"], output)
@@ -314,8 +314,10 @@ class Launcher:
         """Pipes for what the process writes, unless it was given descriptors or makes a terminal."""
         if guest.given_output:
             return None
-        output = Output(process.tty)
-        if not process.tty:
+        output = Output(process.tty, process.channels is not None and not process.tty)
+        if output.followed:
+            guest.stdio[1], guest.stdio[2] = output.make_logs(process.state_dir)
+        elif not process.tty:
             guest.stdio[1], guest.stdio[2] = output.make_pipes()
         return output
 
@@ -468,6 +470,8 @@ class Launcher:
         del self.guests[process.key]
         output = self.outputs.pop(process.key, None)
         if output is not None:
+            if output.followed:
+                self.logs.end(process.key)
             self._told(process.key, output)
         self.logs.order_networks()
 

@@ -68,6 +68,7 @@ class LogWorker:
         """
         self._outputs[key] = (state_dir, output)
         order: dict[str, object] = {"do": "add", "key": key, "terminal": output.tty, "attached": len(output.attached)}
+        order["followed"] = output.followed
         self._send(order, (*output.sources, *logs, *output.attached))
         close_all(logs)
 
@@ -77,7 +78,7 @@ class LogWorker:
             return output.open_logs(state_dir)
         except OSError as error:
             complain(f"{state_dir}: its log is lost: {error}")
-            return [os.dup(self._null) for _ in range(len(output.sources) + 1)]
+            return [os.dup(self._null) for _ in range(2 if output.tty else 3)]
 
     def attach(self, key: str, output: Output) -> None:
         """Let a guest's outputs be copied to its attached ends as well."""
@@ -93,7 +94,11 @@ class LogWorker:
         A pipe that is empty was emptied into the log by the very call that emptied it; of a terminal one cannot tell.
         """
         found = self._outputs.get(key)
-        return found is not None and (found[1].tty or any(map(_waiting, found[1].sources)))
+        return found is not None and (found[1].tty or found[1].followed or any(map(_waiting, found[1].sources)))
+
+    def end(self, key: str) -> None:
+        """Nobody will write the logs of this guest any more."""
+        self._send({"do": "end", "key": key})
 
     def flush(self, key: str, then: Callable[[], None]) -> None:
         """Call `then` when all that has been written up to now is in the logs, or as much as can be."""

@@ -52,10 +52,13 @@ class Output:
     sources: what is read (pipes, or the master of a terminal). attached: where an attached command's copy is
     written. ends: what that command reads, until it has been sent there. children: the process's own ends.
     told: the daemon has been told of the start or of its failure, so nothing here is waited for any more.
+    followed: the process writes its logs itself, and the log worker follows them as they grow: a virtual machine ends
+    without a word to the guest's driver about what a full pipe has kept from being written.
     """
 
-    def __init__(self, tty: bool) -> None:
+    def __init__(self, tty: bool, followed: bool = False) -> None:
         self.tty = tty
+        self.followed = followed
         self.sources: list[int] = []
         self.attached: list[int] = []
         self.ends: list[int] = []
@@ -69,6 +72,18 @@ class Output:
             self.sources.append(source)
             self.children.append(child)
         return self.children[0], self.children[1]
+
+    def make_logs(self, state_dir: str) -> tuple[int, int]:
+        """The logs themselves, for a process that writes them. Raises OSError."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        for name in LOGS:
+            self.children.append(os.open(f"{state_dir}/{name}", flags, 0o600))
+        return self.children[0], self.children[1]
+
+    @property
+    def can_be_attached(self) -> bool:
+        """Whether somebody can have a copy of what comes."""
+        return self.followed or bool(self.sources)
 
     def attach(self) -> None:
         """Make new ends for an attached command; those of an earlier one are closed."""
@@ -93,14 +108,14 @@ class Output:
         return sources
 
     def open_logs(self, state_dir: str) -> list[int]:
-        """Descriptors of the log files, one for each source, then of the index; the caller closes them.
+        """Descriptors of the log files, one for each output, then of the index; the caller closes them.
 
         Raises OSError.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         opened: list[int] = []
         try:
-            for name in (*LOGS[: len(self.sources)], "index"):
+            for name in (*LOGS[: 1 if self.tty else len(LOGS)], "index"):
                 opened.append(os.open(f"{state_dir}/{name}", flags, 0o600))
         except BaseException:
             close_all(opened)

@@ -17,7 +17,7 @@ import time
 
 from swiftlet.guest.logindex import Index
 from swiftlet.guest.process import complain
-from swiftlet.linux import namespace, syscall
+from swiftlet.linux import inotify, namespace, syscall
 from swiftlet.linux.channel import Channel
 from swiftlet.linux.lean import signal, socket
 
@@ -148,14 +148,83 @@ class Stream:
         if self.ended:
             return
         self.ended = True
-        self.pump.watch(self.source, None)
         if self.attached >= 0:
             self.pump.watch(self.attached, None)
             os.close(self.attached)
-        for fd in (self.source, self.log):
-            os.close(fd)
+        self._close()
         self.source = self.log = self.attached = -1  # these numbers are soon somebody else's
         self.pump.stream_ended(self)
+
+    def _close(self) -> None:
+        """Give up where it comes from and its log."""
+        self.pump.watch(self.source, None)
+        for fd in (self.source, self.log):
+            os.close(fd)
+
+
+class Followed(Stream):
+    """A log that its guest's machine writes itself: what is added is noted, and copied to an attached command.
+
+    A slow attached command slows nobody: it reads from the log, at its own pace.
+    """
+
+    def __init__(self, pump: Pump, key: str, number: int, index: Index) -> None:
+        super().__init__(pump, key, number, -1, index, False)
+        self.watch = inotify.watch_writes(pump.inotify, self.log)
+        self.copied = self.offset
+        self.last = False
+
+    def attach(self, fd: int) -> None:
+        """See `Stream.attach`."""
+        super().attach(fd)
+        self.copied = self.offset
+
+    def detach(self) -> None:
+        """Close the attached end, if any."""
+        if self.attached >= 0:
+            self.pump.watch(self.attached, None)
+            os.close(self.attached)
+            self.attached = -1
+            if self.last:
+                self.end()
+
+    def move(self) -> None:
+        """Note what the log has grown by, and copy it."""
+        grown = os.fstat(self.log).st_size - self.offset
+        if grown > 0:
+            self._record(grown)
+        self._copy()
+
+    def _copy(self) -> None:
+        try:
+            while self.attached >= 0 and self.copied < self.offset:
+                moved = os.sendfile(self.attached, self.log, self.copied, min(CHUNK, self.offset - self.copied))
+                self.copied += moved
+                if not moved:
+                    break  # its beginning was given up meanwhile
+        except BlockingIOError:
+            self.pump.watch(self.attached, self, select.EPOLLOUT)
+        except BrokenPipeError:
+            self.detach()
+
+    def attached_ready(self) -> None:
+        """The attached command reads again, or has gone."""
+        self.pump.watch(self.attached, None)
+        self._copy()
+        if self.last and (self.attached < 0 or self.copied >= self.offset):
+            self.end()
+
+    def _close(self) -> None:
+        inotify.unwatch(self.pump.inotify, self.watch)
+        self.pump.followed.pop(self.watch, None)
+        os.close(self.log)
+
+    def finish(self) -> None:
+        """The machine has ended: go on only until the attached command has everything."""
+        self.move()
+        self.last = True
+        if not self.ended and (self.attached < 0 or self.copied >= self.offset):
+            self.end()
 
 
 class Pump:
@@ -167,6 +236,9 @@ class Pump:
         self.watched: dict[int, Stream] = {}
         self.guests: dict[str, list[Stream]] = {}
         self.alone = False
+        self.inotify = inotify.open_queue()
+        self.followed: dict[int, Followed] = {}
+        self.epoll.register(self.inotify, select.EPOLLIN)
         self.epoll.register(control.fileno(), select.EPOLLIN)
 
     def watch(self, fd: int, stream: Stream | None, events: int = select.EPOLLIN) -> None:
@@ -185,9 +257,23 @@ class Pump:
                 stream = self.watched.get(fd)
                 if stream is not None:
                     self._ready(fd, stream)
+                elif fd == self.inotify:
+                    self._grown()
                 elif fd == self.control.fileno() and not self._commands():
-                    self.alone = True
-                    self.epoll.unregister(fd)
+                    self._be_alone()
+
+    def _grown(self) -> None:
+        for number in inotify.events(self.inotify):
+            stream = self.followed.get(number)
+            if stream is not None and not stream.ended:
+                stream.move()
+
+    def _be_alone(self) -> None:
+        """The launcher has gone. What it had started may go on writing to pipes, but machines end with it."""
+        self.alone = True
+        self.epoll.unregister(self.control.fileno())
+        for stream in list(self.followed.values()):
+            stream.finish()
 
     @staticmethod
     def _ready(fd: int, stream: Stream) -> None:
@@ -216,10 +302,17 @@ class Pump:
             os.close(fd)
         elif message["do"] == "add":
             count = len(fds) - message["attached"]
-            self._add(key, message["terminal"], fds[:count])
+            if message["followed"]:
+                self._follow(key, fds[:count])
+            else:
+                self._add(key, message["terminal"], fds[:count])
             self._attach(key, fds[count:])
         elif message["do"] == "attach":
             self._attach(key, fds)
+        elif message["do"] == "end":
+            for stream in list(self.followed.values()):
+                if stream.key == key:
+                    stream.finish()
         elif message["do"] == "flush":
             self._flush(key)
             self._tell({"flushed": key})
@@ -235,6 +328,16 @@ class Pump:
             os.set_blocking(stream.source, False)
             self.watch(stream.source, stream)
 
+    def _follow(self, key: str, fds: tuple[int, ...]) -> None:
+        *logs, last = fds
+        index = Index(last, dict(enumerate(logs, 1)))
+        self.guests[key] = []
+        for number in index.logs:
+            stream = Followed(self, key, number, index)
+            self.followed[stream.watch] = stream
+            self.guests[key].append(stream)
+            stream.move()
+
     def _attach(self, key: str, fds: tuple[int, ...]) -> None:
         streams = self.guests.get(key, [])
         for stream, fd in zip(streams, fds, strict=False):
@@ -246,7 +349,7 @@ class Pump:
         """Move what is there already, as far as an attached command does not hold it up."""
         for stream in list(self.guests.get(key, [])):
             for _ in range(64):
-                if stream.ended or stream.source not in self.watched:
+                if stream.ended or (stream.source not in self.watched and not isinstance(stream, Followed)):
                     break
                 before = stream.offset
                 stream.move()
