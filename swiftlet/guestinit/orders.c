@@ -1,205 +1,184 @@
-// Orders: one letter, the number of fields as a digit, and so many texts, each ended by a zero byte. What they ask for
-// is done here, but for what concerns a session.
+// Orders: a letter, the number of fields as a digit, and so many texts, each ended by a zero byte.
 #include "init.h"
 #include <arpa/inet.h>
 #include <linux/random.h>
 #include <net/if.h>
 #include <net/route.h>
 
+extern char **environ;
+
+void add(struct orders *orders, const char *bytes, size_t length)
+{
+	if (orders->length + length > orders->room)
+		orders->text = realloc(orders->text, orders->room = 2 * (orders->length + length));
+	memcpy(orders->text + orders->length, bytes, length);
+	orders->length += length;
+}
+
+// The order at a place, which is moved behind it; false when it has not come as a whole yet.
+bool next(struct orders *orders, size_t *at, char *key, char **field)
+{
+	char *end = orders->text + orders->length, *text = orders->text + *at + 2;
+
+	if (orders->length - *at < 2)
+		return false;
+	for (int each = 0; each < FIELDS; each++)
+		field[each] = "";
+	for (int each = 0; each < orders->text[*at + 1] - '0' && each < FIELDS; each++) {
+		char *last = memchr(text, 0, end - text);
+		if (!last)
+			return false;
+		field[each] = text, text = last + 1;
+	}
+	*key = orders->text[*at], *at = text - orders->text;
+	return true;
+}
+
 static int make_folders(char *path, mode_t mode, bool last)
 {
-	for (char *at = path + 1; (at = strchr(at, '/')); *at++ = '/') {
-		*at = 0;
-		mkdir(path, 0755);
-	}
-	return last && mkdir(path, mode) < 0 && errno != EEXIST ? -1 : 0;
+	for (char *at = path + 1; *path && (at = strchr(at, '/')); *at++ = '/')
+		*at = 0, mkdir(path, 0755);
+	return !last || mkdir(path, mode) == 0 ? 0 : errno == EEXIST ? 0 : -1;
 }
 
 static int write_file(char *path, mode_t mode, const char *text)
 {
-	make_folders(path, 0755, false);
-	int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
-	ssize_t written = file < 0 ? -1 : write(file, text, strlen(text));
+	int file = make_folders(path, 0, false) ?: open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+	int written = file < 0 ? -1 : write(file, text, strlen(text));
 	close(file);
 	return written < 0 ? -1 : 0;
 }
 
-static int attach(char **field)
+static int enter_root(char *root)
 {
-	struct stat found;
-	if (stat(field[1], &found) < 0)
-		make_folders(field[1], 0755, true);
-	return mount(field[0], field[1], field[2], strtoul(field[3], 0, 0), field[4]);
-}
-
-static int attach_file(char **field) // a file's place: one file of a folder that is attached elsewhere
-{
-	make_folders(field[1], 0755, false);
-	close(open(field[1], O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
-	return mount(field[0], field[1], 0, MS_BIND, 0);
-}
-
-static int enter_root(const char *root)
-{
-	static const char *kernel[] = {"dev", "proc", "sys"};
-	if (chdir(root) < 0)
-		return -1;
-	for (int each = 0; each < 3; each++) {
-		char from[8];
-		snprintf(from, sizeof from, "/%s", kernel[each]);
-		mkdir(kernel[each], 0755);
-		if (mount(from, kernel[each], 0, MS_MOVE, 0) < 0)
+	for (char **each = (char *[]){"/dev", "/proc", "/sys", 0}; *each; each++) {
+		char to[64];
+		snprintf(to, sizeof to, "%s%s", root, *each);
+		if (mount(*each, to, 0, MS_MOVE, 0) < 0)
 			return -1;
 	}
-	return mount(".", "/", 0, MS_MOVE, 0) < 0 || chroot(".") < 0 || chdir("/") < 0 ? -1 : 0;
+	return chdir(root) || mount(".", "/", 0, MS_MOVE, 0) || chroot(".") || chdir("/") ? -1 : 0;
 }
 
-static void address_of(struct sockaddr *into, const char *text)
+static struct sockaddr address_of(const char *text)
 {
-	struct sockaddr_in *address = (struct sockaddr_in *)into;
-	memset(into, 0, sizeof *into);
-	address->sin_family = AF_INET;
-	inet_pton(AF_INET, text, &address->sin_addr);
+	struct sockaddr_in address = {.sin_family = AF_INET};
+	struct sockaddr plain;
+	inet_pton(AF_INET, text, &address.sin_addr);
+	memcpy(&plain, &address, sizeof plain);
+	return plain;
 }
 
-// name, hardware address, address, mask, gateway; all but the name may be empty
+// Name, hardware address, address, mask, gateway; all but the name may be empty.
 static int set_interface(char **field)
 {
-	struct ifreq asked = {0};
+	struct ifreq asked = {.ifr_hwaddr.sa_family = 1}; // ARPHRD_ETHER
+	struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
 	int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), bad = 0;
-	unsigned byte[6];
+	unsigned char *byte = (unsigned char *)asked.ifr_hwaddr.sa_data;
 
 	strncpy(asked.ifr_name, field[0], IFNAMSIZ - 1);
-	if (sscanf(field[1], "%x:%x:%x:%x:%x:%x", byte, byte + 1, byte + 2, byte + 3, byte + 4, byte + 5) == 6) {
-		asked.ifr_hwaddr.sa_family = 1; // ARPHRD_ETHER
-		for (int each = 0; each < 6; each++)
-			asked.ifr_hwaddr.sa_data[each] = byte[each];
+	if (sscanf(field[1], "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", byte, byte + 1, byte + 2, byte + 3, byte + 4, byte + 5) == 6)
 		bad |= ioctl(sock, SIOCSIFHWADDR, &asked);
-	}
 	if (*field[2]) {
-		address_of(&asked.ifr_addr, field[2]);
-		bad |= ioctl(sock, SIOCSIFADDR, &asked);
-		address_of(&asked.ifr_netmask, field[3]);
-		bad |= ioctl(sock, SIOCSIFNETMASK, &asked);
+		asked.ifr_addr = address_of(field[2]), bad |= ioctl(sock, SIOCSIFADDR, &asked);
+		asked.ifr_netmask = address_of(field[3]), bad |= ioctl(sock, SIOCSIFNETMASK, &asked);
 	}
-	asked.ifr_flags = IFF_UP | IFF_RUNNING;
-	bad |= ioctl(sock, SIOCSIFFLAGS, &asked);
+	asked.ifr_flags = IFF_UP, bad |= ioctl(sock, SIOCSIFFLAGS, &asked);
 	if (*field[4]) {
-		struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
-		address_of(&route.rt_dst, "0.0.0.0");
-		address_of(&route.rt_genmask, "0.0.0.0");
-		address_of(&route.rt_gateway, field[4]);
-		if (ioctl(sock, SIOCADDRT, &route) < 0 && errno != EEXIST)
-			bad = -1;
+		route.rt_dst = route.rt_genmask = address_of("0.0.0.0"), route.rt_gateway = address_of(field[4]);
+		bad |= ioctl(sock, SIOCADDRT, &route) < 0 && errno != EEXIST ? -1 : 0;
 	}
 	close(sock);
 	return bad;
 }
 
-static int set_clock(const char *seconds, const char *nanoseconds)
+// Digits that only the host and this guest know, so that two clones never draw the same.
+static int add_entropy(const char *digits)
 {
-	struct timespec now = {strtoll(seconds, 0, 10), strtoll(nanoseconds, 0, 10)};
-	return clock_settime(CLOCK_REALTIME, &now);
-}
-
-// Bytes that only the host and this guest know, so that two clones never draw the same.
-static int add_entropy(const char *text)
-{
-	struct { int bits, size; char bytes[256]; } given = {0};
+	struct { int bits, size; char bytes[256]; } given = {4 * strlen(digits), strlen(digits), {0}};
 	int file = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
-
-	given.size = strlen(text) < sizeof given.bytes ? strlen(text) : sizeof given.bytes;
-	given.bits = given.size * 4; // hexadecimal digits
-	memcpy(given.bytes, text, given.size);
-	int done = ioctl(file, RNDADDENTROPY, &given);
-	ioctl(file, RNDRESEEDCRNG);
+	memcpy(given.bytes, digits, given.size = given.size < 256 ? given.size : 256);
+	int done = ioctl(file, RNDADDENTROPY, &given) | ioctl(file, RNDRESEEDCRNG);
 	close(file);
 	return done;
 }
 
-static int obey(char key, char **field)
+// Do what an order asks of the machine. -1 and errno when that fails, 1 when the order is about something else.
+int obey(char key, char **field)
 {
+	mode_t mode = strtoul(field[1], 0, 8);
+	struct stat found;
+
 	switch (key) {
-	case 'm': return attach(field);
-	case 'b': return attach_file(field);
-	case 'd': return make_folders(field[0], strtoul(field[1], 0, 8), true) < 0 || chmod(field[0], strtoul(field[1], 0, 8));
-	case 'f': return write_file(field[0], strtoul(field[1], 0, 8), field[2]);
+	case 'm': // source, target, type, flags, options
+		if (stat(field[1], &found) < 0)
+			make_folders(field[1], 0755, true);
+		return mount(field[0], field[1], field[2], strtoul(field[3], 0, 0), field[4]);
+	case 'b': // one file of a folder that is attached elsewhere
+		return write_file(field[1], 0644, "") ?: mount(field[0], field[1], 0, MS_BIND, 0);
+	case 'd': return make_folders(field[0], mode, true) ?: chmod(field[0], mode);
+	case 'f': return write_file(field[0], mode, field[2]);
 	case 'l': return unlink(field[1]) < 0 && errno != ENOENT ? -1 : symlink(field[0], field[1]);
 	case 'p': return enter_root(field[0]);
 	case 'h': return sethostname(field[0], strlen(field[0]));
 	case 'n': return set_interface(field);
-	case 't': return set_clock(field[0], field[1]);
+	case 't': return clock_settime(CLOCK_REALTIME, &(struct timespec){atoll(field[0]), atoll(field[1])});
 	case 'e': return add_entropy(field[0]);
 	}
-	errno = ENOSYS;
-	return -1;
+	return 1;
 }
 
-static void describe(struct command *command, char key, char **field)
+static void refuse(int code, const char *what, const char *which, const char *why)
 {
-	if (key == 'a' && command->arguments < ITEMS - 1)
-		command->argv[command->arguments++] = strdup(field[0]);
-	else if (key == 'v' && command->variables < ITEMS - 1)
-		command->env[command->variables++] = strdup(field[0]);
-	else if (key == 'r' && command->limited < 16)
-		command->limits[command->limited++] = strdup(field[0]);
-	else if (key == 'c')
-		command->cwd = strdup(field[0]);
-	else if (key == 'g')
-		command->groups = strdup(field[0]);
-	else if (key == 'u')
-		command->uid = strtoul(field[0], 0, 10), command->gid = strtoul(field[1], 0, 10);
-	else if (key == 'q')
-		command->capabilities = strtoull(field[0], 0, 16);
-	else if (key == 'y')
-		command->tty = true, command->rows = atoi(field[0]), command->columns = atoi(field[1]);
-	else if (key == 'x')
-		command->ready = true;
+	dprintf(2, "swiftlet: %s%s%s\n", what, which, why);
+	_exit(code);
 }
 
-// Obey what is whole of the orders that have come, up to one that starts a command. Returns whether there was one:
-// then it is to be called again, without bytes, for what follows.
-int take_orders(struct command *command, const char *bytes, size_t length, void (*control)(char key, char **field))
+// In a new process: be the command that the orders describe. Does not return.
+void become(struct orders *orders)
 {
-	if (command->length + length > command->room)
-		command->text = realloc(command->text, command->room = 2 * (command->length + length));
-	memcpy(command->text + command->length, bytes, length);
-	command->length += length;
-	command->ready = false;
-	size_t at = 0;
-	while (!command->ready && command->length - at >= 2) {
-		char key = command->text[at], *field[FIELDS] = {0}, *next = command->text + at + 2;
-		int count = command->text[at + 1] - '0', found = 0;
-		char *end = command->text + command->length;
-		for (; found < count && found < FIELDS; found++) {
-			field[found] = next;
-			next = memchr(next, 0, end - next);
-			if (!next++)
-				break;
-		}
-		if (found < count)
-			break; // the rest has not come yet
-		at = next - command->text;
-		if (strchr("avrcguqyx", key))
-			describe(command, key, field);
-		else if (control && strchr("ksz", key))
-			control(key, field);
-		else if (control && obey(key, field) < 0)
-			report("failed %c %.80s %.80s: %s\n", key, count ? field[0] : "", count > 1 ? field[1] : "", strerror(errno));
-	}
-	memmove(command->text, command->text + at, command->length - at);
-	command->length -= at;
-	return command->ready;
-}
+	static char *argv[WORDS + 1], *env[WORDS + 1];
+	char key, *field[FIELDS], *folder = "/";
+	int words = 0, variables = 0, count = 0, which;
+	unsigned long long capabilities = 0;
+	gid_t groups[64], group = 0;
+	uid_t user = 0;
+	long long soft, hard;
 
-void clear_command(struct command *command)
-{
-	for (int each = 0; each < command->arguments; each++)
-		free(command->argv[each]);
-	for (int each = 0; each < command->variables; each++)
-		free(command->env[each]);
-	for (int each = 0; each < command->limited; each++)
-		free(command->limits[each]);
-	free(command->cwd), free(command->groups), free(command->text);
-	memset(command, 0, sizeof *command);
+	for (size_t at = 0; at < orders->seen && next(orders, &at, &key, field);)
+		if (key == 'a' && words < WORDS)
+			argv[words++] = field[0];
+		else if (key == 'v' && variables < WORDS)
+			env[variables++] = field[0];
+		else if (key == 'c' && *field[0])
+			folder = field[0];
+		else if (key == 'r' && sscanf(field[0], "%d %lld %lld", &which, &soft, &hard) == 3)
+			setrlimit(which, &(struct rlimit){soft, hard}); // -1 is RLIM_INFINITY
+		else if (key == 'q')
+			capabilities = strtoull(field[0], 0, 16);
+		else if (key == 'u')
+			user = strtoul(field[0], 0, 10), group = strtoul(field[1], 0, 10);
+		else if (key == 'g')
+			for (char *text = field[0]; *text && count < 64; text += strspn(text, " "))
+				groups[count++] = strtoul(text, &text, 10);
+	for (int each = 0; each < 3; each++)
+		fchown(each, user, -1); // or its user could not open /dev/stdout
+	for (int each = 1; each < 65; each++)
+		signal(each, SIG_DFL);
+	if (make_folders(folder, 0755, true) < 0 || chdir(folder) < 0)
+		refuse(126, folder, " cannot be its working folder: ", strerror(errno));
+	for (int each = 0; each < 64; each++)
+		if (!(capabilities >> each & 1))
+			prctl(PR_CAPBSET_DROP, each);
+	if (setgroups(count, groups) < 0 || setgid(group) < 0 || setuid(user) < 0)
+		refuse(126, "its user cannot be had: ", strerror(errno), "");
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	environ = env;
+	execvp(argv[0], argv);
+	if (errno != ENOENT && errno != ENOTDIR)
+		refuse(126, argv[0], " cannot be executed: ", strerror(errno));
+	if (strchr(argv[0], '/') && access(argv[0], F_OK) == 0)
+		refuse(127, argv[0], " needs a loader or an interpreter that is not in the guest", "");
+	refuse(127, "command '", argv[0], "' is not in the guest");
 }
