@@ -94,8 +94,15 @@ type Repaired (objects: int, trees: int, closures: int, locks: int)
 # status: ok, limited, or missing (no guest can run without it).
 type Finding (name: string, status: string, detail: string, consequence: string)
 
+# The memory that it takes in the store is bytes; memory is the machine's.
+type Snapshot (name: string, created_ns: int, bytes: int, templates: []string, memory: int)
+
 # Called with `more`. With `interactive` and without `tty` the caller's standard input comes along.
-method Run(workload: object, detach: ?bool) -> (progress: ?Progress, started: ?Started, exited: ?Exit)
+method Run(workload: object, detach: ?bool, snapshot: ?string) -> (
+  progress: ?Progress,
+  started: ?Started,
+  exited: ?Exit
+)
 
 method Start(guest: string, attach: ?bool) -> (progress: ?Progress, started: ?Started, exited: ?Exit)
 
@@ -121,6 +128,13 @@ method Kill(guest: string, signal: string) -> ()
 method Remove(guest: string, force: ?bool) -> ()
 
 method Insert(guest: string, template: string) -> (progress: ?Progress)
+
+# Saves a virtual machine that runs; it stands still meanwhile.
+method Snapshot(guest: string, name: string) -> (snapshot: Snapshot)
+
+method Snapshots() -> (snapshots: []Snapshot)
+
+method RemoveSnapshot(snapshot: string) -> ()
 
 method List(all: ?bool) -> (guests: []Guest)
 

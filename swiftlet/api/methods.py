@@ -19,10 +19,11 @@ from swiftlet.linux.pipe import is_anonymous
 from swiftlet.model.error import CommandNotFoundError, ConflictError, InputError, SwiftletError
 from swiftlet.model.workload import Workload
 from swiftlet.node import describe, execute
-from swiftlet.node.check import check_command, workload_of
+from swiftlet.node.check import check_command, clone_of, workload_of
 from swiftlet.node.guests import Progress, Started
 from swiftlet.node.node import Node
 from swiftlet.node.record import Guest
+from swiftlet.node.snapshots import Snapshot, document_of
 
 Result = TypeVar("Result")
 
@@ -51,6 +52,9 @@ class Methods:
             "Kill": Method(p.Kill, self.kill),
             "Remove": Method(p.Remove, self.remove),
             "Insert": Method(p.Insert, self.insert, streams=True),
+            "Snapshot": Method(p.Snapshot, self.snapshot),
+            "Snapshots": Method(p.Nothing, self.snapshots),
+            "RemoveSnapshot": Method(p.OneSnapshot, self.remove_snapshot),
             "List": Method(p.List, self.list),
             "Inspect": Method(p.OneGuest, self.inspect),
             "Logs": Method(p.OneGuest, self.logs),
@@ -72,12 +76,16 @@ class Methods:
 
     async def run(self, call: Call, given: parameters.Run) -> Reply:
         """Create and start a guest; unless detached, stay until it has ended."""
-        workload = workload_of(given.workload)
+        snapshot = given.snapshot or ""
+        if snapshot:
+            workload = clone_of(self._guests.machines.snapshots.find(snapshot).bundle.workload, given.workload)
+        else:
+            workload = workload_of(given.workload)
         attach = not given.detach
         stdin = _stdin_of(call, workload.interactive and not workload.tty)
 
         def work(tell: Progress) -> Coroutine[Any, Any, Started]:
-            return self._guests.run(workload, tell, attach=attach, stdin=stdin)
+            return self._guests.run(workload, tell, attach=attach, stdin=stdin, snapshot=snapshot)
 
         started = await self._advised(_with_progress(call, work), workload, "add {}, which has it", "-t {}")
         return await self._started(call, started, attach)
@@ -156,6 +164,27 @@ class Methods:
             return execute.insert(self._guests, self._node.workers, guest, given.template, tell)
 
         await _with_progress(call, work)
+        return Reply()
+
+    async def snapshot(self, call: Call, given: parameters.Snapshot) -> Reply:
+        """Save a running machine."""
+        guest = self._guests.find(given.guest)
+
+        async def take() -> Snapshot:
+            async with guest.busy:
+                return await self._guests.machines.snapshots.take(guest, given.name)
+
+        taken = await self._guests.finish(take(), lambda _: ())
+        return Reply({"snapshot": document_of(taken)})
+
+    async def snapshots(self, call: Call, given: parameters.Nothing) -> Reply:
+        """All snapshots."""
+        found = await asyncio.to_thread(self._guests.machines.snapshots.all)
+        return Reply({"snapshots": [document_of(each) for each in found]})
+
+    async def remove_snapshot(self, call: Call, given: parameters.OneSnapshot) -> Reply:
+        """Remove a snapshot."""
+        self._guests.machines.snapshots.remove(given.snapshot)
         return Reply()
 
     # Ending

@@ -12,10 +12,27 @@ class Nothing(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Run(msgspec.Struct, forbid_unknown_fields=True):
-    """workload: decoded by `node.check`, whose errors carry the path into it."""
+    """workload: decoded by `node.check`, whose errors carry the path into it.
+
+    snapshot: the machine to clone; what the workload then may say is how the clone differs.
+    """
 
     workload: dict[str, Any]
     detach: bool | None = None
+    snapshot: str | None = None
+
+
+class Snapshot(msgspec.Struct, forbid_unknown_fields=True):
+    """name: of the snapshot that is to be taken of a guest."""
+
+    guest: str
+    name: str
+
+
+class OneSnapshot(msgspec.Struct, forbid_unknown_fields=True):
+    """GUEST:NAME."""
+
+    snapshot: str
 
 
 class OneGuest(msgspec.Struct, forbid_unknown_fields=True):

@@ -26,12 +26,17 @@ MODULES = {
     "stop": "lifecycle",
     "rm": "lifecycle",
     "insert": "insert",
+    "snapshot": "snapshot",
     "template": "template",
     "store": "store",
     "doctor": "doctor",
     "version": "version",
 }
 """First word -> module below `swiftlet.cli`, in the order of the help. Each has COMMANDS."""
+
+
+GROUPS = ("template", "store", "snapshot")
+"""Words that several commands begin with."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,6 +98,8 @@ def find(words: list[str]) -> tuple[Command, list[str]]:
     if " " not in commands[0].name:
         return commands[0], words[1:]
     second = words[1] if len(words) > 1 else ""
+    if words[0] == "snapshot" and second not in ("", "ls", "rm", "take", "--help", "-h"):
+        return commands[0], words[1:]  # `snapshot GUEST NAME`
     for command in commands:
         if command.name == f"{words[0]} {second}":
             return command, words[2:]
@@ -104,7 +111,7 @@ def _dispatch(words: list[str]) -> int:
         return _help(words[1:])
     if words[0] == "--version":
         words = ["version"]
-    if words[0] in ("template", "store") and words[1:] in ([], ["--help"], ["-h"]):
+    if words[0] in GROUPS and words[1:] in ([], ["--help"], ["-h"]):
         return _help(words[:1])
     command, rest = find(words)
     parsed = parse(command, rest)
@@ -117,7 +124,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _help(words: list[str]) -> int:
-    if words and (words[0] not in ("template", "store") or len(words) > 1):
+    if words and (words[0] not in GROUPS or len(words) > 1):
         sys.stdout.write(help_of(find(words)[0]))
         return 0
     names = words or list(MODULES)

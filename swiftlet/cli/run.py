@@ -31,6 +31,8 @@ def _run(parsed: Parsed) -> int:
     with Client() as client:
         workload = workload_of(parsed, client)
         quiet = parsed.on("quiet")
+        if parsed.on("from"):
+            return _clone(client, parsed, workload)
         if parsed.on("detach"):
             return _leave(client, workload, quiet)
         interactive, tty = bool(workload.get("interactive")), bool(workload.get("tty"))
@@ -48,6 +50,8 @@ def workload_of(parsed: Parsed, client: Client) -> dict[str, Any]:
     workload = declared(parsed, os.environ, os.getcwd())
     if parsed.on("file"):
         workload = combine(_read_file(parsed.one("file"), client), workload)
+    if parsed.on("from"):
+        return workload
     if not workload.get("templates"):
         given = f" -t {parsed.arguments[0]}" if parsed.arguments else " -t TEMPLATE"
         raise InputError("run: no template", f"name one, as in: swiftlet run{given}; `swiftlet template ls` lists them")
@@ -72,13 +76,29 @@ def _read_file(path: str, client: Client) -> dict[str, Any]:
     return workload
 
 
-def _leave(client: Client, workload: dict[str, Any], quiet: bool) -> int:
+def _clone(client: Client, parsed: Parsed, workload: dict[str, Any]) -> int:
+    """Start clones of a snapshot, and leave them running; a name is numbered when there are several."""
+    count = int(parsed.one("count", "1")) if parsed.one("count", "1").isdigit() else 0
+    if not 0 < count <= _CLONES:
+        raise InputError(f"run: --count {parsed.one('count')!r} is not from 1 to {_CLONES}")
+    name = workload.get("name", "")
+    for number in range(1, count + 1):
+        asked = {**workload, "name": f"{name}-{number}"} if name and count > 1 else workload
+        _leave(client, asked, True, parsed.one("from"))
+    return 0
+
+
+_CLONES = 1000
+
+
+def _leave(client: Client, workload: dict[str, Any], quiet: bool, snapshot: str = "") -> int:
     from swiftlet.cli.progress import Progress
 
     if workload.get("interactive") and not workload.get("tty"):
         raise InputError("run -d -i: nobody would write to its standard input", "leave -i out, or write -dit")
     with Progress(quiet=quiet) as progress:
-        for answer, fds, _ in client.stream("Run", {"workload": workload, "detach": True}):
+        asked = {"workload": workload, "detach": True, **({"snapshot": snapshot} if snapshot else {})}
+        for answer, fds, _ in client.stream("Run", asked):
             for fd in fds:
                 os.close(fd)
             progress.show(answer.get("progress"))
@@ -102,6 +122,8 @@ COMMANDS = (
             *OPTIONS,
             Option("-d --detach", "leave it running and print its id"),
             Option("-q --quiet", "show no progress"),
+            Option("--from", "go on from a snapshot of a virtual machine, detached", "GUEST:NAME"),
+            Option("--count", "with --from: so many clones", "NUMBER"),
         ),
         about=(
             "Without COMMAND the first template's entry point runs. Exit code, signals and output are the guest's;\n"
@@ -115,6 +137,7 @@ COMMANDS = (
             "swiftlet run -t deb:redis-server -d --name cache -- redis-server",
             "swiftlet run -t nginx@1.22 -d -p 8080:80 -m 128M --cpus 1 --pids 100 -v ./site:/usr/share/nginx/html:ro",
             "swiftlet run -f workload.yaml --name second",
+            "swiftlet run --from web:ready --count 20",
         ),
     ),
 )

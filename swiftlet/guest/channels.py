@@ -29,20 +29,28 @@ _LINE_BYTES, _FAILURES = 512, 8
 
 
 class Channels:
-    """sock: where orders are written and reports are read. given: name -> the machine's own end."""
+    """sock: where orders are written and reports are read. given: name -> the machine's own end.
 
-    def __init__(self, state_dir: str, names: list[str], orders: str) -> None:
+    script: the other end of a monitor that was told everything in advance; its answers are never read.
+    """
+
+    def __init__(self, state_dir: str, names: list[str], orders: str, script: str) -> None:
         """Raises OSError, ValueError when there are more orders than the socket holds."""
         self.given: dict[str, int] = {}
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self.given["orders"] = theirs.detach()
         self.console = -1
+        self.script: socket.socket | None = None
         self.started = False
         self.code = -1
         self.failures: list[str] = []
         self._line = b""
         try:
             self._make(state_dir, names, orders.encode())
+            if script:
+                self.script, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+                self.given["script"] = theirs.detach()
+                self.script.send(script.encode())
         except BaseException:
             self.close()
             raise
@@ -90,7 +98,7 @@ class Channels:
 
     def _report(self, line: str) -> None:
         word, _, rest = line.partition(" ")
-        if word == "started":
+        if line in ("started", "said started"):
             self.started = True
         elif word == "exited" and self.code < 0 and rest.isdigit() and int(rest) < 256:
             self.code = int(rest)
@@ -115,6 +123,8 @@ class Channels:
         """Close everything."""
         self.close_given()
         self.sock.close()
+        if self.script is not None:
+            self.script.close()
         if self.console >= 0:
             os.close(self.console)
             self.console = -1

@@ -20,7 +20,8 @@ class MachinePlace(NamedTuple):
     """What the node has found for a virtual machine.
 
     hypervisor: QEMU's own root. kernel: digest. images: paths, the machine's own first. accelerator, why: how QEMU is
-    to run, and how that was found. user: a user id of the host's that no other guest has.
+    to run, and how that was found. user: a user id of the host's that no other guest has. snapshot: that
+    it goes on from, "" for none.
     """
 
     hypervisor: Rootfs
@@ -29,6 +30,7 @@ class MachinePlace(NamedTuple):
     accelerator: str
     why: str
     user: int
+    snapshot: str = ""
 
 
 class Place(NamedTuple):

@@ -153,9 +153,7 @@ class Launcher:
         output = None
         try:
             if machine:
-                self._connect_machine(
-                    process, guest, parameters["orders"], dict(zip(parameters["roles"], fds, strict=True))
-                )
+                self._connect_machine(process, guest, parameters, fds)
             if bundle["userns"]:
                 guest.userns = namespace.user_namespace(bundle["userns"])
             guest.view = self.spawner.view(bundle)
@@ -186,16 +184,17 @@ class Launcher:
                 self._keep_logs(process, output)
         self._await(process)
 
-    def _connect_machine(self, process: Process, guest: stage.Guest, orders: str, roles: dict[str, int]) -> None:
+    def _connect_machine(
+        self, process: Process, guest: stage.Guest, parameters: dict[str, Any], fds: tuple[int, ...]
+    ) -> None:
         """Make the channels of a virtual machine, and have its process inherit them."""
         names = guest.bundle["machine"]["descriptors"]
         try:
-            process.channels = Channels(process.state_dir, names, orders)
+            process.channels = Channels(process.state_dir, names, parameters["orders"], parameters["script"])
         except ValueError as error:
             raise RequestError(str(error), "InputError", "pass large inputs in a volume") from None
-        guest.given = dict(process.channels.given)
-        if "tap" in roles:
-            guest.given["tap"] = roles["tap"]
+        sent = {role: fd for role, fd in zip(parameters["roles"], fds, strict=True) if role in names}
+        guest.given = {**process.channels.given, **sent}
 
     def _reported(self, process: Process) -> None:
         """A machine's guest has told something: from when its workload runs, the guest does."""

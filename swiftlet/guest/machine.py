@@ -14,7 +14,7 @@ from swiftlet.guest import qemu
 from swiftlet.guest.container import ContainerDriver
 from swiftlet.guest.driver import Place
 from swiftlet.model.bundle import Bundle, Hypervisor, Machine, Rootfs
-from swiftlet.model.error import InputError
+from swiftlet.model.error import ConflictError, InputError
 from swiftlet.model.workload import Resources, Workload
 
 DEFAULT_MEMORY = 256 << 20
@@ -89,7 +89,13 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
     images = tuple(f"{IMAGES}/{number}.erofs" for number in range(len(found.images)))
     shares = tuple(target for target, _ in place.volumes)
     network = workload.network == "bridge"
-    descriptors = qemu.channels(terminal=workload.tty, input_=workload.interactive, network=network, shares=len(shares))
+    descriptors = qemu.channels(
+        terminal=workload.tty,
+        input_=workload.interactive,
+        network=network,
+        shares=len(shares),
+        clone=bool(found.snapshot),
+    )
     type_ = qemu.type_for(qemu.device_count(descriptors, len(images), len(shares)))
     processors = max(1, math.ceil(workload.resources.cpus))
     settings = qemu.Settings(
@@ -102,6 +108,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         images=images,
         descriptors=descriptors,
         shares=len(shares),
+        clone=bool(found.snapshot),
     )
     process = Hypervisor(
         rootfs=found.hypervisor,
@@ -111,6 +118,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         volumes=((f"{IMAGES}/kernel", False), *((path, False) for path in images), *_served(place.volumes)),
         seccomp=place.seccomp,
         tty=workload.tty,
+        volatile=workload.remove,
     )
     return Machine(
         process=process,
@@ -123,7 +131,44 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         images=found.images,
         descriptors=descriptors,
         shares=shares,
+        snapshot=found.snapshot,
     )
+
+
+def check_same(clone: Machine, source: Machine) -> None:
+    """Raise ConflictError unless a saved state of `source` is one of this machine: QEMU would fail, or worse, not."""
+    compared = (
+        ("QEMU's build", clone.process.rootfs.trees, source.process.rootfs.trees),
+        ("the accelerator", clone.accelerator, source.accelerator),
+        ("the machine type", clone.type, source.type),
+        ("the kernel", clone.kernel, source.kernel),
+        ("the memory", clone.memory, source.memory),
+        ("the processors", clone.processors, source.processors),
+        ("the root", clone.images, source.images),
+        ("the devices", clone.descriptors[: -len(qemu.OF_CLONES)], source.descriptors),
+        ("the command line", _comparable(clone), _comparable(source)),
+    )
+    for what, now, then in compared:
+        if now != then:
+            raise ConflictError(
+                f"{what} of the snapshot is another: {_short(then)}, now {_short(now)}", "take a new one"
+            )
+
+
+def _comparable(machine: Machine) -> tuple[str, ...]:
+    """The command line but for what must differ: the name, and where the memory comes from."""
+    words = machine.process.argv
+    if machine.snapshot:
+        words = words[: words.index("-incoming")]
+    return tuple(
+        word
+        for place, word in enumerate(words)
+        if words[place - 1] != "-name" and not word.startswith(("memory-backend-memfd,", "memory-backend-file,"))
+    )
+
+
+def _short(value: object) -> str:
+    return str(value)[:60]
 
 
 def _served(volumes: tuple[tuple[str, bool], ...]) -> tuple[tuple[str, bool], ...]:

@@ -60,6 +60,16 @@ def start(
     return "".join(told) + command(bundle.argv, bundle.env, bundle, limits, terminal=(0, 0) if bundle.tty else None)
 
 
+def resume(bundle: Bundle, card: Card | None, files: Mapping[str, str], now_ns: int, entropy: str) -> str:
+    """What a clone is told when it goes on: who it is, and to say when it knows."""
+    told = [
+        *(order("f", path, "0644", text) for path, text in files.items()),
+        *identity(bundle.hostname, card, now_ns, entropy),
+        order("s", "started"),
+    ]
+    return "".join(told)
+
+
 def identity(hostname: str, card: Card | None, now_ns: int, entropy: str) -> list[str]:
     """What makes one guest another one than its clone."""
     told = [

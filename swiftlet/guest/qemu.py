@@ -6,6 +6,7 @@ socket and no network of the host's. Options are those of QEMU 7.2; the reasons 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,8 +32,8 @@ TRANSLATION_MIB = 64
 class Settings(NamedTuple):
     """A machine. memory: bytes. images: paths that QEMU sees, the machine's own root first.
 
-    descriptors: names, in the order of their numbers. shares: how many folders are served. debug: words for the
-    kernel instead of `quiet`.
+    descriptors: names, in the order of their numbers. shares: how many folders are served. clone: it goes on
+    from a saved state instead of booting. debug: words for the kernel instead of `quiet`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Settings(NamedTuple):
     images: tuple[str, ...]
     descriptors: tuple[str, ...]
     shares: int
+    clone: bool = False
     debug: str = ""
 
 
@@ -52,7 +54,11 @@ INPUT = "input"
 nothing else (`-chardev file` only writes until 8.2)."""
 
 
-def channels(*, terminal: bool, input_: bool, network: bool, shares: int) -> tuple[str, ...]:
+OF_CLONES = ("memory", "state", "script")
+"""Descriptors that a clone inherits besides those of the machine that was saved."""
+
+
+def channels(*, terminal: bool, input_: bool, network: bool, shares: int, clone: bool = False) -> tuple[str, ...]:
     """The names of the descriptors that a machine inherits."""
     names = ["orders", "console", "output"]
     if not terminal:
@@ -63,7 +69,25 @@ def channels(*, terminal: bool, input_: bool, network: bool, shares: int) -> tup
     names.append("monitor")
     if network:
         names.append("tap")
-    return (*names, *(f"share{number}" for number in range(shares)))
+    names += [f"share{number}" for number in range(shares)]
+    return (*names, *OF_CLONES) if clone else tuple(names)
+
+
+def script(descriptors: Sequence[str]) -> str:
+    """What a clone's monitor is told before anybody can ask it anything: to go on from the state that it inherits.
+
+    Memory is in a file of its own (`x-ignore-shared`), which can be said on no command line.
+    """
+    capability = {"capability": "x-ignore-shared", "state": True}
+    commands = (
+        {"execute": "qmp_capabilities"},
+        {"execute": "migrate-set-capabilities", "arguments": {"capabilities": [capability]}},
+        {
+            "execute": "migrate-incoming",
+            "arguments": {"uri": f"fd:{FIRST_DESCRIPTOR + list(descriptors).index('state')}"},
+        },
+    )
+    return "".join(f"{json.dumps(command)}\n" for command in commands)
 
 
 def argv(settings: Settings) -> tuple[str, ...]:
@@ -83,6 +107,14 @@ def argv(settings: Settings) -> tuple[str, ...]:
         "-mon", "chardev=monitor,mode=control",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     ]  # fmt: skip
+    if settings.clone:
+        words += ["-incoming", "defer"]
+        words += [
+            "-chardev",
+            f"socket,id=script,fd={_number(settings, 'script')}",
+            "-mon",
+            "chardev=script,mode=control",
+        ]
     return tuple(words)
 
 
@@ -98,10 +130,18 @@ def _machine(settings: Settings) -> list[str]:
         "-cpu", "max" if tcg else "host",
         "-smp", str(settings.processors),
         "-m", f"{settings.memory >> 20}M",
-        "-object", f"memory-backend-memfd,id=ram,size={settings.memory},share=on",
+        "-object", _memory(settings),
         "-global", "virtio-mmio.force-legacy=false",  # servers of volumes speak virtio 1 only
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
     ]  # fmt: skip
+
+
+def _memory(settings: Settings) -> str:
+    """The guest's memory: a file that others can have too; of a clone, a private mapping of a snapshot's."""
+    size = f"id=ram,size={settings.memory}"
+    if not settings.clone:
+        return f"memory-backend-memfd,{size},share=on"
+    return f"memory-backend-file,{size},mem-path=/proc/self/fd/{_number(settings, 'memory')},share=off"
 
 
 def _kernel(settings: Settings) -> list[str]:

@@ -54,7 +54,7 @@ class Hypervisor(msgspec.Struct, frozen=True):
     seccomp: str = ""
     netns: str = "new"
     read_only: bool = True
-    volatile: bool = True
+    volatile: bool = False
     userns: int = 0
     tty: bool = False
 
@@ -69,7 +69,7 @@ class Machine(msgspec.Struct, frozen=True):
     accelerator: "kvm" or "tcg" (emulation), why: how that was found. type: QEMU's machine type. kernel: its digest.
     images: paths of the root's images on the host, the machine's own first. descriptors: what QEMU inherits besides
     standard input, output and error, in the order of their numbers from `first` on. shares: targets in the
-    guest of the volumes that are served to it, in the order of their tags.
+    guest of the volumes that are served to it, in the order of their tags. snapshot: of which it is a clone.
     """
 
     process: Hypervisor
@@ -82,6 +82,7 @@ class Machine(msgspec.Struct, frozen=True):
     images: tuple[str, ...]
     descriptors: tuple[str, ...]
     shares: tuple[str, ...] = ()
+    snapshot: str = ""
     first: int = FIRST_DESCRIPTOR
 
 

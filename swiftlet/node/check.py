@@ -51,6 +51,27 @@ def workload_of(document: Any) -> Workload:
     return workload
 
 
+_OF_CLONES = ("name", "ports", "remove", "hostname", "resources")
+"""What of a clone's workload may be another than that of the guest that was saved."""
+
+
+def clone_of(saved: Workload, document: Any) -> Workload:
+    """The workload of a clone: the saved one, with what the document says instead.
+
+    Raises InputError for what is settled by the machine's saved state, and what `workload_of` raises.
+    """
+    for name in document if isinstance(document, dict) else ():
+        if name not in _OF_CLONES:
+            raise InputError(
+                f"workload: $.{name}: a clone has this of its snapshot", f"there are {', '.join(_OF_CLONES)}"
+            )
+    plain = {**msgspec.to_builtins(saved), "name": "", "ports": (), "hostname": ""}
+    workload = workload_of({**plain, **(document if isinstance(document, dict) else {})})
+    if workload.resources.memory != saved.resources.memory or workload.resources.cpus != saved.resources.cpus:
+        raise InputError("workload: $.resources: a clone has the memory and the processors of its snapshot")
+    return workload
+
+
 def check_command(command: Sequence[str], env: Mapping[str, str]) -> None:
     """Of a further command in a guest what `workload_of` checks of its own. Raises InputError."""
     for path, complaint in _texts(command, env):

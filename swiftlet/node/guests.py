@@ -25,7 +25,7 @@ from swiftlet.model.workload import Workload
 from swiftlet.node import hosts, record
 from swiftlet.node.journal import Journal
 from swiftlet.node.launch import LauncherClient
-from swiftlet.node.machines import HYPERVISOR, Found, Machines, orders_of
+from swiftlet.node.machines import Found, Machines, told_to
 from swiftlet.node.names import Names, delete, new_id
 from swiftlet.node.network import Network
 from swiftlet.node.prepare import Prepared, Preparer, furnish, read_bundle
@@ -125,12 +125,15 @@ class Guests:
 
     # Starting
 
-    async def run(self, workload: Workload, progress: Progress, *, attach: bool, stdin: int = -1) -> Started:
+    async def run(
+        self, workload: Workload, progress: Progress, *, attach: bool, stdin: int = -1, snapshot: str = ""
+    ) -> Started:
         """Create and start a guest; nothing of it stays when that fails. May be cancelled until it is launched.
 
-        Raises every kind of SwiftletError.
+        snapshot: the machine that it is a clone of, if it is one. Raises every kind of SwiftletError.
         """
         guest = self._create(workload)
+        guest.snapshot = snapshot
         try:
             prepared = await self._generate(guest, workload, progress)
         except BaseException as error:
@@ -167,8 +170,10 @@ class Guests:
         return guest
 
     async def _generate(self, guest: Guest, workload: Workload, progress: Progress) -> Prepared:
-        references = workload.templates
-        rootfs = self.roots.ready(references) or await self.roots.resolve(references, progress)
+        if guest.snapshot:
+            rootfs = self.machines.snapshots.find(guest.snapshot).bundle.rootfs
+        else:
+            rootfs = await self._root(workload.templates, progress)
         prepared = await self._prepare(guest, rootfs, progress)
         with prepared.closed_on_failure():
             guest.take(prepared.bundle)
@@ -194,7 +199,7 @@ class Guests:
     ) -> Prepared:
         """Write the bundle over a root, which is made again when a collection has just taken it."""
         for _ in range(ATTEMPTS):
-            machine = await self._machine(guest.workload, rootfs, progress) if guest.workload.kind == "vm" else None
+            machine = await self._machine(guest, rootfs, progress)
             prepared = self.preparer.prepare(guest.id, guest.folder, guest.workload, rootfs, before, machine)
             if prepared is not None:
                 return prepared
@@ -203,11 +208,15 @@ class Guests:
             f"the root of guest {guest.name} was collected {ATTEMPTS} times while it was made", "try again"
         )
 
-    async def _machine(self, workload: Workload, rootfs: Rootfs, progress: Progress) -> Found:
-        """What a virtual machine around this root is made of."""
-        references = (HYPERVISOR,)
-        hypervisor = self.roots.ready(references) or await self.roots.resolve(references, progress)
-        return await self.machines.find(workload.kernel, rootfs, hypervisor)
+    async def _root(self, references: tuple[str, ...], progress: Progress) -> Rootfs:
+        return self.roots.ready(references) or await self.roots.resolve(references, progress)
+
+    async def _machine(self, guest: Guest, rootfs: Rootfs, progress: Progress) -> Found | None:
+        """What a virtual machine around this root is made of; None for a guest that is none."""
+        if guest.workload.kind != "vm":
+            return None
+        kernel, snapshot = guest.workload.kernel, guest.snapshot
+        return await self.machines.found_for(kernel, snapshot, rootfs, lambda wanted: self._root(wanted, progress))
 
     async def finish(self, work: Coroutine[Any, Any, Result], fds_of: Callable[[Result], tuple[int, ...]]) -> Result:
         """Do what must not be cut off in the middle; when the caller goes meanwhile, his descriptors are closed."""
@@ -243,6 +252,7 @@ class Guests:
     async def _launch(self, guest: Guest, prepared: Prepared, attach: bool, stdin: int) -> Started:
         """Give the bundle to the launcher together with its network and volumes, and note that it runs."""
         netns = -1
+        saved: list[tuple[str, int]] = []
         try:
             if guest.workload.network == "bridge":
                 machine = prepared.bundle.machine is not None
@@ -254,13 +264,16 @@ class Guests:
             roles = [("volume", volume.mount) for volume in prepared.opened]
             roles += [("tap" if prepared.bundle.machine else "netns", netns)] if netns >= 0 else []
             roles += [("stdin", stdin)] if stdin >= 0 else []
+            if prepared.bundle.machine is not None:
+                saved = await self.machines.descriptors(prepared.bundle.machine)
+                roles += saved
             request = {
                 "bundle": msgspec.to_builtins(prepared.bundle),
                 "roles": [role for role, _ in roles],
                 "attach": attach,
             }
             if prepared.bundle.machine is not None:
-                request["orders"] = orders_of(prepared.bundle, prepared.bundle.machine, guest.attached, files)
+                request |= told_to(prepared.bundle, prepared.bundle.machine, guest.attached, files)
             reply, fds = await self.launcher.request("start", request, tuple(fd for _, fd in roles))
         except BaseException:
             await asyncio.to_thread(end_groups, guest.groups)  # what a launcher that died had made of it
@@ -268,8 +281,7 @@ class Guests:
             raise
         finally:
             prepared.close()
-            if netns >= 0:
-                os.close(netns)
+            close_all((*(fd for _, fd in saved), *((netns,) if netns >= 0 else ())))
         return self._running(guest, int(reply["pid"]), fds, attach)
 
     def _furnish(self, guest: Guest, prepared: Prepared) -> dict[str, str]:
@@ -406,7 +418,8 @@ class Guests:
     def delete_later(self, path: str) -> None:
         """Delete a tree in the background; what is not done when the daemon ends, the next one does."""
         if path:
-            self._deleter.submit(delete, path)
+            with contextlib.suppress(RuntimeError):  # the daemon is leaving
+                self._deleter.submit(delete, path)
 
     def sweep_later(self, layout: Layout) -> None:
         """Delete in the background what killed workers left half-made in tmp/."""

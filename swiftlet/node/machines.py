@@ -7,25 +7,24 @@ needs none installed and all hosts have the same build.
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from swiftlet.guest import orders
+from swiftlet.guest import orders, qemu
+from swiftlet.guest.machine import check_same
 from swiftlet.image import erofs
 from swiftlet.image.kernel.build import Kernel, kernels_of
 from swiftlet.image.machine import machine_root
-from swiftlet.linux import mount
 from swiftlet.model.bundle import Bundle, Machine, Rootfs
-from swiftlet.model.error import HostError, NotFoundError
+from swiftlet.model.error import NotFoundError
 from swiftlet.node import canary
 from swiftlet.node.network import Attached
-from swiftlet.node.volumes import Opened
+from swiftlet.node.snapshots import Snapshots
 from swiftlet.store.layout import Layout
 
 HYPERVISOR = "qemu@7.2"
@@ -44,13 +43,14 @@ _LIMITS = {
 
 
 class Found(NamedTuple):
-    """What one machine is made of. kernel, images: paths on the host."""
+    """What one machine is made of. kernel, images: paths on the host. snapshot: that it goes on from, "" for none."""
 
     hypervisor: Rootfs
     kernel: Kernel
     images: tuple[str, ...]
     accelerator: str
     why: str
+    snapshot: str = ""
 
 
 class Machines:
@@ -58,8 +58,34 @@ class Machines:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self.snapshots = Snapshots(layout)
         self._accelerator: tuple[str, str] | None = None
         self._making = asyncio.Lock()
+
+    async def found_for(
+        self, kernel: str, snapshot: str, rootfs: Rootfs, resolve: Callable[[tuple[str, ...]], Awaitable[Rootfs]]
+    ) -> Found:
+        """What a machine is made of: of a clone, the same as what was saved. resolve: makes a template's root.
+
+        Raises what `find` and `resolve` raise, NotFoundError when there is no such snapshot.
+        """
+        if not snapshot:
+            return await self.find(kernel, rootfs, await resolve((HYPERVISOR,)))
+        saved = self.snapshots.find(snapshot).machine
+        found = await self.find(saved.kernel, rootfs, saved.process.rootfs)
+        return found._replace(snapshot=snapshot)
+
+    async def descriptors(self, machine: Machine) -> list[tuple[str, int]]:
+        """What a clone's machine gets of its snapshot, the caller's to close.
+
+        Raises ConflictError when the saved state is of another machine, NotFoundError, StoreError.
+        """
+        if not machine.snapshot:
+            return []
+        snapshot = self.snapshots.find(machine.snapshot)
+        check_same(machine, snapshot.machine)
+        memory, state = await self.snapshots.open(snapshot)
+        return [("memory", memory), ("state", state)]
 
     async def find(self, kernel: str, rootfs: Rootfs, hypervisor: Rootfs) -> Found:
         """Everything for a machine with this root; images that are missing are made.
@@ -99,15 +125,20 @@ class Machines:
         return self._accelerator
 
 
-def orders_of(bundle: Bundle, machine: Machine, attached: Attached | None, files: Mapping[str, str]) -> str:
-    """What a machine's first process is told, at the moment of its start."""
+def told_to(bundle: Bundle, machine: Machine, attached: Attached | None, files: Mapping[str, str]) -> dict[str, str]:
+    """What a machine's first process, and a clone's QEMU, is told at the moment of its start: for the launcher."""
     card = None
     settings = dict(files)
     if attached is not None:
         card = orders.Card(attached.hardware, attached.address, attached.prefix, attached.gateway)
         settings |= _NETWORK_SETTINGS
     entropy = secrets.token_hex(64)
-    return orders.start(bundle, machine, card, settings, time.time_ns(), entropy, _LIMITS)
+    if machine.snapshot:
+        told = {**settings, "/etc/machine-id": f"{secrets.token_hex(16)}\n"}
+        resumed = orders.resume(bundle, card, told, time.time_ns(), entropy)
+        return {"orders": resumed, "script": qemu.script(machine.descriptors)}
+    started = orders.start(bundle, machine, card, settings, time.time_ns(), entropy, _LIMITS)
+    return {"orders": started, "script": ""}
 
 
 def command_orders(bundle: Bundle, request: Mapping[str, Any]) -> str:
@@ -116,30 +147,3 @@ def command_orders(bundle: Bundle, request: Mapping[str, Any]) -> str:
     asked = msgspec.structs.replace(bundle, **fields)
     terminal = (0, 0) if request["tty"] else None
     return orders.command(request["argv"], request["env"], asked, _LIMITS, terminal=terminal)
-
-
-def open_files(paths: tuple[str, ...], targets: tuple[str, ...]) -> list[Opened]:
-    """Detached read-only mounts of single files, to be attached where a machine sees them. Raises HostError."""
-    opened: list[Opened] = []
-    try:
-        for path, target in zip(paths, targets, strict=True):
-            opened.append(Opened(target, False, _file_mount(path)))
-    except OSError as error:
-        for each in opened:
-            os.close(each.mount)
-        raise HostError(f"a machine's file cannot be mounted: {error}", "swiftlet doctor") from None
-    return opened
-
-
-def _file_mount(path: str) -> int:
-    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        tree = mount.clone_tree(handle, recursive=False)
-    finally:
-        os.close(handle)
-    try:
-        mount.set_mount_attributes(tree, set_=mount.ATTR_RDONLY | mount.ATTR_NOSUID | mount.ATTR_NODEV)
-    except BaseException:
-        os.close(tree)
-        raise
-    return tree

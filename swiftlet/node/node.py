@@ -81,6 +81,7 @@ class Node:
             except SwiftletError as error:
                 log.warning("%s", error)
         self.launcher.close()
+        self.guests.machines.snapshots.close()
         await self.network.close(remove=not running)
         if not running:
             self.guests.preparer.remove_groups()

@@ -13,6 +13,7 @@ import os
 import random
 import stat
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,11 +25,13 @@ from swiftlet.model.bundle import Bundle, Rootfs
 from swiftlet.model.error import HostError, InputError, NotFoundError
 from swiftlet.model.instance import Instance
 from swiftlet.model.workload import Workload
-from swiftlet.node.machines import Found, open_files
 from swiftlet.node.names import storage_error
-from swiftlet.node.volumes import INSERTED, Opened, close_volumes, open_inserted, open_volumes
+from swiftlet.node.volumes import INSERTED, Opened, close_volumes, open_files, open_inserted, open_volumes
 from swiftlet.store.guard import pin
 from swiftlet.store.layout import Layout
+
+if TYPE_CHECKING:
+    from swiftlet.node.machines import Found
 
 log = logging.getLogger("swiftlet.prepare")
 
@@ -252,7 +255,13 @@ class Preparer:
 
 def _machine_place(machine: Found, user: int) -> MachinePlace:
     return MachinePlace(
-        machine.hypervisor, machine.kernel.digest, machine.images, machine.accelerator, machine.why, user
+        machine.hypervisor,
+        machine.kernel.digest,
+        machine.images,
+        machine.accelerator,
+        machine.why,
+        user,
+        machine.snapshot,
     )
 
 

@@ -46,6 +46,7 @@ class Guest:
         self.attached: Attached | None = None
         self.groups: dict[str, str] = {}
         self.userns = 0
+        self.snapshot = ""
         self.argv: tuple[str, ...] = workload.command
         self.launching = False
         self.early_exit: Exit | None = None
@@ -67,6 +68,7 @@ class Guest:
         self.groups = bundle.cgroup.paths
         self.userns = range_of(bundle)
         self.argv = bundle.argv
+        self.snapshot = bundle.machine.snapshot if bundle.machine else ""
 
     async def wait_ended(self) -> Exit:
         """How it ended; at once when it has."""

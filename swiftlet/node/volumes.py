@@ -83,6 +83,33 @@ def tree_mount(path: str) -> int:
         os.close(folder)
 
 
+def open_files(paths: tuple[str, ...], targets: tuple[str, ...]) -> list[Opened]:
+    """Detached read-only mounts of single files, to be attached where a machine sees them. Raises HostError."""
+    opened: list[Opened] = []
+    try:
+        for path, target in zip(paths, targets, strict=True):
+            opened.append(Opened(target, False, _file_mount(path)))
+    except OSError as error:
+        for each in opened:
+            os.close(each.mount)
+        raise HostError(f"a machine's file cannot be mounted: {error}", "swiftlet doctor") from None
+    return opened
+
+
+def _file_mount(path: str) -> int:
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        tree = mount.clone_tree(handle, recursive=False)
+    finally:
+        os.close(handle)
+    try:
+        mount.set_mount_attributes(tree, set_=mount.ATTR_RDONLY | mount.ATTR_NOSUID | mount.ATTR_NODEV)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
 def open_volumes(volumes: Sequence[Volume], forbidden: Sequence[str]) -> list[Opened]:
     """Open all, or none. forbidden: folders that no guest may reach.
 

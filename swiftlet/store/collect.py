@@ -178,9 +178,10 @@ class _Collection:
 
 
 def root_files(layout: Layout) -> list[str]:
-    """Paths of the documents that keep what they name: locks and guests' bundles."""
+    """Paths of the documents that keep what they name: locks, guests' bundles, and those that snapshots hold."""
     locks = [f"{layout.locks}/{name}" for name in os.listdir(layout.locks)]
-    return locks + [f"{layout.guests}/{name}/bundle.json" for name in os.listdir(layout.guests)]
+    snapshots = [f"{layout.snapshots}/{name}/snapshot.json" for name in os.listdir(layout.snapshots)]
+    return locks + snapshots + [f"{layout.guests}/{name}/bundle.json" for name in os.listdir(layout.guests)]
 
 
 def folder_bytes(path: str) -> int:

@@ -18,6 +18,7 @@
       guests/ID/bundle.json      keeps every digest that it names
       names/NAME -> ID
       leases/
+      snapshots/
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ _MODES = {
     "guests": PASSABLE,
     "names": PRIVATE,
     "leases": PRIVATE,
+    "snapshots": PRIVATE,
 }
 
 
@@ -64,6 +66,7 @@ class Layout:
         self.guests = f"{self.root}/guests"
         self.names = f"{self.root}/names"
         self.leases = f"{self.root}/leases"
+        self.snapshots = f"{self.root}/snapshots"
 
     def prepare(self) -> None:
         """Make what is missing, with the right modes.

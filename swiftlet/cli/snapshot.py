@@ -1,0 +1,76 @@
+"""`swiftlet snapshot`: saves a running virtual machine, from which clones go on; lists and removes what was saved."""
+
+from __future__ import annotations
+
+import sys
+
+from swiftlet.api.client import Client
+from swiftlet.cli.options import JSON, Command, Parsed
+from swiftlet.cli.table import age_text, print_json, print_table, size_text
+
+
+def take(parsed: Parsed) -> int:
+    """Save a guest under a name."""
+    guest, name = parsed.arguments
+    with Client() as client:
+        answer, _ = client.call("Snapshot", {"guest": guest, "name": name})
+    sys.stdout.write(f"{answer['snapshot']['name']}\n")
+    return 0
+
+
+def listing(parsed: Parsed) -> int:
+    """All snapshots."""
+    with Client() as client:
+        found = client.call("Snapshots", {})[0]["snapshots"]
+    if parsed.on("json"):
+        print_json(found)
+        return 0
+    rows: list[tuple[str, ...]] = []
+    for each in found:
+        sizes = size_text(each["memory"]), size_text(each["bytes"])
+        rows.append((each["name"], ",".join(each["templates"]), *sizes, age_text(each["created_ns"])))
+    print_table(("SNAPSHOT", "TEMPLATES", "MEMORY", "ON DISK", "CREATED"), rows)
+    return 0
+
+
+def remove(parsed: Parsed) -> int:
+    """Remove snapshots; clones that run go on."""
+    from swiftlet.cli.lifecycle import each
+
+    def act(client: Client, name: str) -> str:
+        client.call("RemoveSnapshot", {"snapshot": name})
+        return name
+
+    return each(parsed, act)
+
+
+COMMANDS = (
+    Command(
+        "snapshot take",
+        "Save a running virtual machine, to start clones from it.",
+        take,
+        usage="GUEST NAME",
+        arguments=(2, 2),
+        about=(
+            "The machine stands still for a moment and goes on; the word `take` may be left out.\n"
+            "`swiftlet run --from GUEST:NAME` starts a clone: the same machine with a name, an address, a clock and\n"
+            "random numbers of its own."
+        ),
+        examples=("swiftlet snapshot take web ready",),
+    ),
+    Command(
+        "snapshot ls",
+        "List the machines that were saved.",
+        listing,
+        options=(JSON,),
+        examples=("swiftlet snapshot ls",),
+    ),
+    Command(
+        "snapshot rm",
+        "Remove saved machines; clones that run go on.",
+        remove,
+        usage="GUEST:NAME...",
+        arguments=(1, -1),
+        examples=("swiftlet snapshot rm web:ready",),
+    ),
+)

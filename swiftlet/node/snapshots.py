@@ -1,0 +1,257 @@
+"""Snapshots of virtual machines, and what their clones start from.
+
+::
+
+    snapshots/GUEST:NAME/       complete since it came there by rename
+      snapshot.json             the guest's bundle, which keeps the trees that it names; when and of what
+      state                     what QEMU saved of devices and processors
+      ram                       the guest's memory, with holes where it was never written
+
+A clone maps the memory privately: what it writes is its own. The memory is given to it as an anonymous file that is
+sealed against writing, for QEMU opens such files for writing, and no clone may change what the others start from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from typing import Any
+
+import msgspec
+
+from swiftlet.guest import qmp
+from swiftlet.model.bundle import Bundle, Machine
+from swiftlet.model.error import ConflictError, InputError, NotFoundError, StoreError
+from swiftlet.node.names import storage_error
+from swiftlet.node.prepare import read_bundle
+from swiftlet.node.record import Guest
+from swiftlet.store.layout import Layout
+
+SAVE_SECONDS = 30.0
+
+_SEALS = 0xE
+"""F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_WRITE (linux/fcntl.h)."""
+
+_NAME_BYTES = 63
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A machine at a moment. name: GUEST:NAME. bytes: of its memory and state on the disk."""
+
+    name: str
+    bundle: Bundle
+    created_ns: int
+    bytes: int
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that it is of."""
+        assert self.bundle.machine is not None
+        return self.bundle.machine
+
+
+class Snapshots:
+    """All snapshots of one instance, and the memory of those that clones were started from."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._folder = layout.snapshots
+        self._tmp = layout.tmp
+        self._memories: dict[str, tuple[int, int]] = {}
+        self._loading = asyncio.Lock()
+
+    def find(self, name: str) -> Snapshot:
+        """A snapshot by its name. Raises NotFoundError."""
+        try:
+            with open(f"{self._folder}/{_checked(name)}/snapshot.json", "rb") as file:
+                return msgspec.json.decode(file.read(), type=Snapshot)
+        except OSError:
+            raise NotFoundError(f"no snapshot {name!r}", "swiftlet snapshot ls") from None
+        except msgspec.MsgspecError:
+            raise NotFoundError(f"snapshot {name!r} cannot be read", f"swiftlet snapshot rm {name}") from None
+
+    def all(self) -> list[Snapshot]:
+        """Every snapshot that can be read, by name."""
+        found = []
+        for name in sorted(os.listdir(self._folder)):
+            try:
+                found.append(self.find(name))
+            except (NotFoundError, InputError):
+                continue
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a snapshot; clones that run keep the memory that they have. Raises NotFoundError."""
+        path = f"{self._folder}/{_checked(name)}"
+        grave = tempfile.mkdtemp(prefix="snapshot-", dir=self._tmp)
+        try:
+            os.rename(path, f"{grave}/it")
+        except FileNotFoundError:
+            raise NotFoundError(f"no snapshot {name!r}", "swiftlet snapshot ls") from None
+        finally:
+            shutil.rmtree(grave, ignore_errors=True)
+        self._forget(name)
+
+    async def take(self, guest: Guest, name: str) -> Snapshot:
+        """Save a running machine, which stands still meanwhile and goes on.
+
+        Raises ConflictError (it cannot be saved, or the name is taken), LaunchError, FullError, StoreError.
+        """
+        full = f"{guest.name}:{name}"
+        path = f"{self._folder}/{_checked(full)}"
+        bundle = saveable(guest)
+        if os.path.exists(path):
+            raise ConflictError(f"there is a snapshot {full} already", f"swiftlet snapshot rm {full}")
+        interim = tempfile.mkdtemp(prefix="snapshot-", dir=self._tmp)
+        try:
+            await self._save(guest, interim)
+            taken = Snapshot(full, bundle, time.time_ns(), _disk_bytes(interim))
+            with open(f"{interim}/snapshot.json", "wb") as file:
+                file.write(msgspec.json.encode(taken))
+            os.rename(interim, path)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise ConflictError(f"there is a snapshot {full} already") from None
+            raise storage_error(error, path) from None
+        finally:
+            shutil.rmtree(interim, ignore_errors=True)
+        return taken
+
+    async def _save(self, guest: Guest, folder: str) -> None:
+        state = os.open(f"{folder}/state", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            async with qmp.session(guest.folder) as monitor:
+                await monitor.send_descriptor("state", state)
+                try:  # QEMU stops the machine when it saves it; one that was stopped before would not go on as a clone
+                    await monitor.migrate_to("state", SAVE_SECONDS)
+                    await asyncio.to_thread(_copy_memory, guest.pid, f"{folder}/ram")
+                finally:
+                    await monitor.execute("cont")
+        finally:
+            os.close(state)
+
+    async def open(self, snapshot: Snapshot) -> tuple[int, int]:
+        """The memory and the state as descriptors, the caller's to close. Raises StoreError, NotFoundError."""
+        async with self._loading:
+            known = self._memories.get(snapshot.name)
+            if known is None or known[0] != snapshot.created_ns:
+                self._forget(snapshot.name)
+                try:
+                    memory = await asyncio.to_thread(_sealed_copy, f"{self._folder}/{snapshot.name}/ram")
+                except OSError as error:
+                    raise StoreError(f"the memory of snapshot {snapshot.name} cannot be read: {error}") from None
+                self._memories[snapshot.name] = known = (snapshot.created_ns, memory)
+            state = os.open(f"{self._folder}/{snapshot.name}/state", os.O_RDONLY | os.O_CLOEXEC)
+            return os.dup(known[1]), state
+
+    def _forget(self, name: str) -> None:
+        known = self._memories.pop(name, None)
+        if known is not None:
+            os.close(known[1])
+
+    def close(self) -> None:
+        """Let go of all memories."""
+        for name in list(self._memories):
+            self._forget(name)
+
+
+def saveable(guest: Guest) -> Bundle:
+    """The bundle of a guest that can be saved. Raises ConflictError with the reason why it cannot."""
+    if guest.state != "Running":
+        raise ConflictError(f"guest {guest.name} is {guest.state}, not Running")
+    bundle = read_bundle(guest.folder)
+    if bundle is None or bundle.machine is None:
+        raise ConflictError(f"guest {guest.name} is no virtual machine", "start it with --as vm")
+    if bundle.machine.shares:
+        hint = "start it without -v: QEMU 7.2 cannot save a machine with shared folders"
+        raise ConflictError(f"guest {guest.name} has volumes", hint)
+    if bundle.tty or bundle.workload.interactive:
+        raise ConflictError(f"guest {guest.name} has a terminal or an input of its own", "start it without -i and -t")
+    if bundle.machine.snapshot:
+        raise ConflictError(f"guest {guest.name} is a clone itself", "take the snapshot of a guest that was booted")
+    return bundle
+
+
+def _checked(name: str) -> str:
+    guest, _, rest = name.partition(":")
+    for part in (guest, rest):
+        plain = part.replace("-", "").replace("_", "").replace(".", "")
+        if not plain.isalnum() or not plain.isascii() or part.startswith(".") or len(part) > _NAME_BYTES:
+            raise InputError(f"not the name of a snapshot: {name[:80]!r}", "it is GUEST:NAME, letters, digits, _ . -")
+    return name
+
+
+def _copy_memory(pid: int, path: str) -> None:
+    """Copy what was ever written of a machine's memory, which it shares with whoever has the file."""
+    source = _memory_of(pid)
+    try:
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            _copy(source, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def _memory_of(pid: int) -> int:
+    folder = f"/proc/{pid}/fd"
+    for name in os.listdir(folder):
+        try:
+            if os.readlink(f"{folder}/{name}").startswith("/memfd:memory-backend-memfd"):
+                return os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+    raise OSError(errno.ENOENT, "the machine's memory is not to be found", folder)
+
+
+def _copy(source: int, target: int) -> None:
+    """Copy a file with its holes."""
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    place = 0
+    while place < size:
+        try:
+            start = os.lseek(source, place, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # a hole to the end
+            raise
+        place = os.lseek(source, start, os.SEEK_HOLE)
+        os.lseek(target, start, os.SEEK_SET)
+        while start < place:
+            start += os.sendfile(target, source, start, place - start)
+
+
+def _sealed_copy(path: str) -> int:
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        memory = os.memfd_create("swiftlet-snapshot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            _copy(source, memory)
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+        except BaseException:
+            os.close(memory)
+            raise
+    finally:
+        os.close(source)
+    return memory
+
+
+def _disk_bytes(folder: str) -> int:
+    return sum(os.stat(f"{folder}/{name}").st_blocks * 512 for name in os.listdir(folder))
+
+
+def document_of(snapshot: Snapshot) -> dict[str, Any]:
+    """As listings have it."""
+    return {
+        "name": snapshot.name,
+        "created_ns": snapshot.created_ns,
+        "bytes": snapshot.bytes,
+        "templates": list(snapshot.bundle.workload.templates),
+        "memory": snapshot.machine.memory,
+    }

@@ -1,0 +1,203 @@
+"""The same workload as a virtual machine: output, exit codes, input, volumes, network, commands in it, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.product import Product, eventually
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+
+VM = ("run", "--rm", "--as", "vm", "-t", "busybox")
+
+
+def fetch(url: str) -> bytes:
+    """The page at an address, as soon as somebody answers."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return bytes(answer.read())
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def test_a_command_has_a_kernel_of_its_own(product: Product) -> None:
+    release = product.ok(*VM, "--", "busybox", "uname", "-r").strip()
+    assert release.startswith("6.1.")
+    assert release != os.uname().release
+
+
+@pytest.mark.parametrize("code", [0, 1, 127, 128, 200, 255])
+def test_the_exit_code_is_the_guests(product: Product, code: int) -> None:
+    assert product.run(*VM, "--", "busybox", "sh", "-c", f"exit {code}").returncode == code
+
+
+def test_a_signal_that_ends_it_is_told_as_a_shell_does(product: Product) -> None:
+    assert product.run(*VM, "--", "busybox", "sh", "-c", "kill -11 $$").returncode == 139
+
+
+def test_output_and_errors_are_apart_and_whole(product: Product) -> None:
+    script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo bad >&2"
+    done = product.run(*VM, "--", "busybox", "sh", "-c", script)
+    assert done.stdout == "".join(f"line {number}\n" for number in range(20000))
+    assert done.stderr == "bad\n"
+
+
+def test_a_reader_that_dawdles_loses_nothing(product: Product) -> None:
+    script = "busybox seq 1 100000"
+    with product.spawn(*VM, "--", "busybox", "sh", "-c", script) as process:
+        assert process.stdout is not None
+        time.sleep(2)
+        assert process.stdout.read() == "".join(f"{number}\n" for number in range(1, 100001))
+
+
+def test_input_reaches_it_with_its_end(product: Product) -> None:
+    assert product.ok(*VM, "-i", "--", "busybox", "cat", stdin="a\nb" * 5000) == "a\nb" * 5000
+
+
+def test_without_input_it_reads_the_end_at_once(product: Product) -> None:
+    assert product.ok(*VM, "--", "busybox", "cat") == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [("nothing-here", 127, "not in the guest"), ("/etc/passwd", 126, "cannot be executed")],
+)
+def test_a_command_that_cannot_run_has_the_shells_code(product: Product, command: str, code: int, words: str) -> None:
+    done = product.run(*VM, "--", command)
+    assert done.returncode == code
+    assert words in done.stderr
+
+
+def test_a_volume_is_the_hosts_folder_and_read_only_where_asked(product: Product, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/x").write_text("from the host\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "one.conf").write_text("a file\n")
+    volumes = ("-v", f"{tmp_path}/in:/in:ro", "-v", f"{tmp_path}/out:/out", "-v", f"{tmp_path}/one.conf:/etc/one.conf")
+    script = "cat /in/x /etc/one.conf; echo made > /out/y; chown 33:34 /out/y; touch /in/z || echo read-only"
+    done = product.run(*VM, *volumes, "--", "busybox", "sh", "-c", script)
+    assert done.stdout == "from the host\na file\nread-only\n"
+    assert (tmp_path / "out/y").read_text() == "made\n"
+    assert (os.stat(tmp_path / "out/y").st_uid, os.stat(tmp_path / "out/y").st_gid) == (33, 34)
+
+
+def test_its_user_has_what_a_containers_has(product: Product) -> None:
+    script = "id -u; id -g; grep -E 'CapBnd|NoNewPrivs' /proc/self/status; pwd; hostname; echo $X"
+    told = product.ok(
+        *VM, "-u", "33:34", "-w", "/tmp/new", "-e", "X=y", "--hostname", "me", "--", "busybox", "sh", "-c", script
+    )
+    assert told.split() == ["33", "34", "CapBnd:", "00000000a80425fb", "NoNewPrivs:", "1", "/tmp/new", "me", "y"]
+
+
+def test_a_service_answers_and_is_operated_as_a_container(product: Product) -> None:
+    serve = "echo hello > /tmp/index.html; exec busybox httpd -f -p 80 -h /tmp"
+    product.ok("run", "-d", "--name", "web", *VM[2:], "-p", "127.0.0.1:18080:80", "--", "busybox", "sh", "-c", serve)
+    assert fetch("http://127.0.0.1:18080/") == b"hello\n"
+    assert product.run("exec", "web", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7").returncode == 7
+    assert product.ok("exec", "-i", "web", "busybox", "rev", stdin="abc\n") == "cba\n"
+    shown = product.json("inspect", "web")
+    shown = shown[0] if isinstance(shown, list) else shown
+    assert "tcg" in json.dumps(shown) or "kvm" in json.dumps(shown)
+    assert product.json("ps")[0]["kind"] == "vm"
+    assert product.run("stop", "web").returncode == 0
+    assert product.json("ps", "-a")[0]["exit"]["code"] == 143
+    product.ok("start", "web")
+    assert fetch("http://127.0.0.1:18080/") == b"hello\n"
+    product.ok("rm", "-f", "web")
+
+
+def test_commands_run_beside_one_another_up_to_a_number(product: Product) -> None:
+    product.ok("run", "-d", "--name", "many", *VM[2:], "--", "busybox", "sleep", "1000")
+    running = [product.spawn("exec", "-i", "many", "busybox", "cat") for _ in range(6)]
+    for number, each in enumerate(running):
+        assert each.stdin is not None
+        assert each.stdout is not None
+        each.stdin.write(f"{number}\n")
+        each.stdin.flush()
+        assert each.stdout.readline() == f"{number}\n"
+    refused = product.run("exec", "many", "busybox", "true")
+    assert refused.returncode != 0
+    assert "6 commands run in this machine" in refused.stderr
+    for each in running:
+        each.communicate()
+        assert each.returncode == 0
+    assert product.run("exec", "many", "busybox", "true").returncode == 0
+    product.ok("rm", "-f", "many")
+
+
+def test_a_guest_goes_on_without_the_daemon(product: Product) -> None:
+    product.ok("run", "-d", "--name", "on", *VM[2:], "--", "busybox", "sh", "-c", "sleep 3; echo end; exit 9")
+    number = product.pid("api.daemon")
+    assert number is not None
+    os.kill(number, signal.SIGKILL)
+    assert product.ok("wait", "on").strip() == "9"
+    assert product.ok("logs", "on") == "end\n"
+    product.ok("rm", "on")
+
+
+def test_a_machine_that_is_killed_is_a_guest_that_ended(product: Product) -> None:
+    product.ok("run", "-d", "--name", "gone", *VM[2:], "--", "busybox", "sleep", "1000")
+    os.kill(product.json("ps")[0]["pid"], signal.SIGKILL)
+    assert product.ok("wait", "gone").strip() == "137"
+    product.ok("rm", "gone")
+
+
+def test_a_machine_that_ends_by_itself_says_nothing_of_the_workload(product: Product) -> None:
+    """As after a panic: the guest's own reset is the same to QEMU."""
+    product.ok("run", "-d", "--name", "reset", *VM[2:], "--cap-add", "ALL", "--", "busybox", "sleep", "1000")
+    product.run("exec", "reset", "busybox", "reboot", "-f", timeout=60)
+    assert product.ok("wait", "reset").strip() == "255"
+    assert "machine ended by itself" in json.dumps(product.json("inspect", "reset"))
+    product.ok("rm", "reset")
+
+
+def test_clones_answer_as_somebody_else(product: Product) -> None:
+    product.ok("run", "-d", "--name", "src", *VM[2:], "--", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc")
+    assert product.ok("snapshot", "src", "ready") == "src:ready\n"
+    told = product.ok("run", "--from", "src:ready", "--count", "2", "-p", "127.0.0.1::80").split()
+    assert len(told) == 2
+    names = set()
+    for guest in product.json("ps"):
+        if guest["name"] == "src":
+            continue
+        port = guest["ports"][0].split("->")[0].rpartition(":")[2]
+        names.add(fetch(f"http://127.0.0.1:{port}/hostname").decode().strip())
+        seen = product.ok(
+            "exec", guest["id"], "busybox", "sh", "-c", "hostname; head -c 8 /dev/urandom | hexdump; date +%s"
+        )
+        hostname, *rest = seen.split()
+        assert hostname == guest["id"]
+        assert abs(int(rest[-1]) - time.time()) < 5
+        names.add(" ".join(rest[:-1]))
+    assert len(names) == 4
+    for guest in product.json("ps"):
+        product.ok("rm", "-f", guest["id"])
+    product.ok("snapshot", "rm", "src:ready")
+    assert product.json("snapshot", "ls") == []
+
+
+def test_what_cannot_be_saved_is_refused_with_the_reason(product: Product, tmp_path: Path) -> None:
+    product.ok("run", "-d", "--name", "shared", *VM[2:], "-v", f"{tmp_path}:/x", "--", "busybox", "sleep", "1000")
+    refused = product.run("snapshot", "shared", "a")
+    assert refused.returncode != 0
+    assert "volumes" in refused.stderr
+    product.ok("rm", "-f", "shared")
+    assert "no snapshot" in product.run("run", "--from", "no:such").stderr
+
+
+def test_kernels_that_are_not_there_are_refused(product: Product) -> None:
+    refused = product.run(*VM, "--kernel", "nosuch", "--", "busybox", "true")
+    assert refused.returncode != 0
+    assert "no kernel nosuch" in refused.stderr
+    eventually(lambda: product.json("ps", "-a") == [])
