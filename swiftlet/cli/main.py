@@ -28,10 +28,14 @@ MODULES = {
     "insert": "insert",
     "template": "template",
     "store": "store",
+    "guest": "guest",
     "doctor": "doctor",
     "version": "version",
 }
 """First word -> module below `swiftlet.cli`, in the order of the help. Each has COMMANDS."""
+
+GROUPS = ("template", "store", "guest")
+"""First words that a second one follows."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,7 +108,7 @@ def _dispatch(words: list[str]) -> int:
         return _help(words[1:])
     if words[0] == "--version":
         words = ["version"]
-    if words[0] in ("template", "store") and words[1:] in ([], ["--help"], ["-h"]):
+    if words[0] in GROUPS and words[1:] in ([], ["--help"], ["-h"]):
         return _help(words[:1])
     command, rest = find(words)
     parsed = parse(command, rest)
@@ -117,7 +121,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _help(words: list[str]) -> int:
-    if words and (words[0] not in ("template", "store") or len(words) > 1):
+    if words and (words[0] not in GROUPS or len(words) > 1):
         sys.stdout.write(help_of(find(words)[0]))
         return 0
     names = words or list(MODULES)
