@@ -178,17 +178,22 @@ static void times_of_files(void)
     HOLDS(found.st_mtim.tv_sec == 1500000000, "a file's time was set and is %ld", (long) found.st_mtim.tv_sec);
 }
 
+/* Files without a name are not on every file system (overlayfs of Linux 6.1): who uses them must do without, too. */
 static void temporary_file(void)
 {
-    char path[64];
+    char path[64] = "made-XXXXXX";
     scratch();
-    int file = MUST(open(".", O_RDWR | O_TMPFILE, 0600));
+    MUST(mkstemp(path));
+    int file = open(".", O_RDWR | O_TMPFILE, 0600);
+    value("unnamed", file >= 0);
+    if (file < 0) {
+        HOLDS(errno == EOPNOTSUPP, "a file without a name: %s", strerror(errno));
+        return;
+    }
     MUST(write(file, "whole", 5));
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
     MUST(linkat(AT_FDCWD, path, AT_FDCWD, "named", AT_SYMLINK_FOLLOW));
     HOLDS(contains("named", "whole"), "a file without a name got one and is another");
-    strcpy(path, "made-XXXXXX");
-    MUST(mkstemp(path));
 }
 
 const struct check FILES[] = {

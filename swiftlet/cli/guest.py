@@ -174,6 +174,7 @@ COMMANDS = (
             "swiftlet guest check",
             "swiftlet guest check --as container --only files,signals.mask --json",
             "swiftlet guest check --network none --memory 256M",
+            "swiftlet guest check --as vm --kernel 1f2e3d --cpus 2",
             "swiftlet guest check --only files --without inotify_init1",
         ),
     ),

@@ -14,6 +14,10 @@ _TMP = ("CONFIG_TMPFS", "CONFIG_OVERLAY_FS", "CONFIG_EXT4_FS")
 _THREADS = ("CONFIG_FUTEX",)
 """kernel/futex, init/Kconfig: every lock of the C library waits there."""
 
+_CLOCKS = ("CONFIG_KVM_GUEST", "CONFIG_PARAVIRT_CLOCK", "CONFIG_HPET_TIMER", "CONFIG_X86_PM_TIMER")
+"""What tells the time where the processor's own counter is not trusted: arch/x86/kernel/kvmclock.c, arch/x86/Kconfig,
+drivers/acpi/Kconfig. With none of them the kernel counts ticks; and the machine must have what the option is for."""
+
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "algorithms.max_flow": (),  # arithmetic alone
     "algorithms.elimination": (),  # SSE2, which every x86-64 kernel saves
@@ -56,10 +60,10 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "threads.local": _THREADS,
     "threads.robust": _THREADS,  # kernel/futex/syscalls.c: set_robust_list
     "threads.scheduling": ("CONFIG_SMP", "CONFIG_SYSFS"),  # kernel/sched/core.c; processors are counted in /sys
-    "timers.sleep": ("CONFIG_HIGH_RES_TIMERS",),  # kernel/time/Kconfig: without it all waiting is in ticks
+    "timers.sleep": ("CONFIG_HIGH_RES_TIMERS", *_CLOCKS),  # kernel/time/Kconfig: without it all waiting is in ticks
     "timers.timerfd": ("CONFIG_TIMERFD",),  # kernel/sys_ni.c; init/Kconfig
     "timers.posix": ("CONFIG_POSIX_TIMERS",),  # kernel/time/posix-stubs.c: timer_create
-    "timers.monotonic": ("CONFIG_KVM_GUEST", "CONFIG_PARAVIRT_CLOCK"),  # arch/x86/kernel/kvmclock.c
+    "timers.monotonic": _CLOCKS,
     "timers.realtime": ("CONFIG_KVM_GUEST", "CONFIG_PARAVIRT_CLOCK", "CONFIG_RTC_CLASS"),  # read_persistent_clock64
     "timers.cpu": ("CONFIG_POSIX_TIMERS",),  # kernel/time/posix-cpu-timers.c, left out by posix-stubs.c
     "memory.map": ("CONFIG_MMU",),  # mm/mmap.c
