@@ -9,26 +9,32 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SLEEPS 30
+#define SLEEPS 40
 #define YEAR_2024 1704067200
 #define YEAR_2100 4102444800
 
-/* The best of many: a busy machine makes some sleeps long, coarse timers (1/HZ, 4 ms and more) make all of them so. */
+static int by_size(const void *one, const void *other)
+{
+    double difference = *(const double *) one - *(const double *) other;
+    return (difference > 0) - (difference < 0);
+}
+
+/* The best quarter: a busy machine makes many sleeps long, coarse timers (1/HZ, 4 ms) all but those begun late. */
 static void sleeping(void)
 {
     struct timespec millisecond = {0, 1000000};
-    double least = 1e9, most = 0;
+    double slept[SLEEPS];
     for (int number = 0; number < SLEEPS; number++) {
         double begin = seconds_now();
         MUST(nanosleep(&millisecond, NULL));
-        double slept = seconds_now() - begin;
-        HOLDS(slept >= 0.001, "a sleep of 1 ms ended after %.3f ms", slept * 1e3);
-        least = slept < least ? slept : least;
-        most = slept > most ? slept : most;
+        slept[number] = seconds_now() - begin;
+        HOLDS(slept[number] >= 0.001, "a sleep of 1 ms ended after %.3f ms", slept[number] * 1e3);
     }
-    HOLDS(least < 0.003, "sleeps of 1 ms take %.3f ms at least: timers are coarse", least * 1e3);
-    value("least_ms", least * 1e3);
-    value("most_ms", most * 1e3);
+    qsort(slept, SLEEPS, sizeof *slept, by_size);
+    double good = slept[SLEEPS / 4];
+    HOLDS(good < 0.003, "three quarters of sleeps of 1 ms take %.3f ms and more: timers are coarse", good * 1e3);
+    value("quarter_ms", good * 1e3);
+    value("most_ms", slept[SLEEPS - 1] * 1e3);
 }
 
 static void by_descriptor(void)
