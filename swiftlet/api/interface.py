@@ -186,6 +186,9 @@ method StoreGc(cache: ?bool, dry_run: ?bool) -> (objects: int, trees: int, closu
 
 method Doctor() -> (findings: []Finding)
 
+# The program of checks that `guest check` runs, compiled if it has to be: its path on this host.
+method CheckProgram() -> (progress: ?Progress, path: ?string)
+
 """
 
 ERRORS = (

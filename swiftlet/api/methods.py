@@ -69,6 +69,7 @@ class Methods:
             "StoreVerify": Method(p.StoreVerify, self._worker("store_verify", streams=True), streams=True),
             "StoreGc": Method(p.StoreGc, self._worker("store_gc")),
             "Doctor": Method(p.Nothing, self._doctor),
+            "CheckProgram": Method(p.Nothing, self._worker("check_program", streams=True), streams=True),
         }
         return Interface(interface.NAME, interface.DESCRIPTION, methods)
 

@@ -29,10 +29,14 @@ MODULES = {
     "snapshot": "snapshot",
     "template": "template",
     "store": "store",
+    "guest": "guest",
     "doctor": "doctor",
     "version": "version",
 }
 """First word -> module below `swiftlet.cli`, in the order of the help. Each has COMMANDS."""
+
+GROUPS = ("template", "store", "guest")
+"""First words that a second one follows."""
 
 
 GROUPS = ("template", "store", "snapshot")

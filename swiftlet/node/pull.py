@@ -365,6 +365,14 @@ def _doctor(work: Work) -> dict[str, Any]:
     return {"findings": [finding._asdict() for finding in examine(work.instance)]}
 
 
+def _check_program(work: Work) -> dict[str, Any]:
+    from swiftlet.gate.program import program
+
+    work.layout.prepare()
+    work.progress("compile", "the checks", 0, 0)
+    return {"path": program(work.layout.cache)}
+
+
 OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "stack": _stack,
     "resolve": _resolve,
@@ -379,6 +387,7 @@ OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "store_gc": _store_gc,
     "parse_workload": _parse_workload,
     "doctor": _doctor,
+    "check_program": _check_program,
 }
 
 
