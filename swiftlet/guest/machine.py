@@ -109,6 +109,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         descriptors=descriptors,
         shares=len(shares),
         clone=bool(found.snapshot),
+        counter_khz=found.counter_khz,
     )
     process = Hypervisor(
         rootfs=found.hypervisor,
@@ -156,14 +157,15 @@ def check_same(clone: Machine, source: Machine) -> None:
 
 
 def _comparable(machine: Machine) -> tuple[str, ...]:
-    """The command line but for what must differ: the name, and where the memory comes from."""
+    """The command line but for what may differ: the name, where the memory comes from, what the kernel was told."""
     words = machine.process.argv
     if machine.snapshot:
         words = words[: words.index("-incoming")]
     return tuple(
         word
         for place, word in enumerate(words)
-        if words[place - 1] != "-name" and not word.startswith(("memory-backend-memfd,", "memory-backend-file,"))
+        if words[place - 1] not in ("-name", "-append")
+        and not word.startswith(("memory-backend-memfd,", "memory-backend-file,"))
     )
 
 

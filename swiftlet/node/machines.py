@@ -20,6 +20,7 @@ from swiftlet.guest.machine import check_same
 from swiftlet.image import erofs
 from swiftlet.image.kernel.build import Kernel, kernels_of
 from swiftlet.image.machine import machine_root
+from swiftlet.linux import tsc
 from swiftlet.model.bundle import Bundle, Machine, Rootfs
 from swiftlet.model.error import NotFoundError
 from swiftlet.node import canary
@@ -51,6 +52,7 @@ class Found(NamedTuple):
     accelerator: str
     why: str
     snapshot: str = ""
+    counter_khz: int = 0
 
 
 class Machines:
@@ -60,6 +62,7 @@ class Machines:
         self._layout = layout
         self.snapshots = Snapshots(layout)
         self._accelerator: tuple[str, str] | None = None
+        self._counter: int | None = None
         self._making = asyncio.Lock()
 
     async def found_for(
@@ -102,7 +105,7 @@ class Machines:
         for lower, name in zip(rootfs.lowers, rootfs.trees, strict=True):
             images.append(erofs.image_of(lower, name, cache).path)
         accelerator, why = self.accelerator
-        return Found(hypervisor, chosen, tuple(images), accelerator, why)
+        return Found(hypervisor, chosen, tuple(images), accelerator, why, counter_khz=self._counter_khz())
 
     def kernel(self, name: str) -> Kernel:
         """A kernel by the beginning of its digest; "" is the newest. Raises NotFoundError."""
@@ -115,6 +118,14 @@ class Machines:
             if each.digest.startswith(name):
                 return each
         raise NotFoundError(f"no kernel {name}", "swiftlet kernel ls")
+
+    def _counter_khz(self) -> int:
+        if self._counter is None:
+            try:
+                self._counter = tsc.frequency_khz()
+            except OSError:
+                self._counter = 0
+        return self._counter
 
     @property
     def accelerator(self) -> tuple[str, str]:

@@ -262,6 +262,7 @@ def _machine_place(machine: Found, user: int) -> MachinePlace:
         machine.why,
         user,
         machine.snapshot,
+        machine.counter_khz,
     )
 
 
