@@ -216,7 +216,6 @@ class Launcher:
         process = Process(key, parameters["exec"], call, "", target.groups, parameters["tty"])
         if target.channels is not None:
             bundle |= {**bundle["machine"]["process"], "tty": parameters["tty"]}
-            process.port = relay.free_port({each.port for each in target.execs.values()})
         guest = self.spawner.guest(bundle, parameters["roles"], fds)
         guest.target = target.pidfd
         output = process.output = self._output(process, guest)
@@ -224,7 +223,9 @@ class Launcher:
             guest.userns = os.open(f"/proc/{target.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             if target.channels is not None:
-                guest.port = relay.connect(target.state_dir, process.port)
+                place = parameters["roles"].index("port")
+                guest.port = socket.socket(fileno=os.dup(fds[place]))
+                target.channels.order("o", str(int(parameters["port"])))
                 guest.has_input = "stdin" in parameters["roles"] or process.tty
                 self.spawner.clone(process, guest, 0, relay.RELAY)
             else:

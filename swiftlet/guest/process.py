@@ -43,7 +43,6 @@ class Process:
         self.output: Output | None = None
         self.execs: dict[str, Process] = {}
         self.channels: Channels | None = None
-        self.port = -1
 
 
 class Output:

@@ -15,7 +15,8 @@ from swiftlet.model.bundle import FIRST_DESCRIPTOR
 PROGRAM = "/usr/bin/qemu-system-x86_64"
 
 EXECS = 6
-"""Commands that may run in a guest besides its workload at one time: a port of the serial device for each."""
+"""Commands that may run in a guest besides its workload at one time. Each gets a port when it begins, for a port takes
+4 MiB of a guest's memory: the driver fills its queue with pages, and a microvm's queues have 1,024 places."""
 
 ORDERS_PORT, OUTPUT_PORT, ERROR_PORT, INPUT_PORT, EXEC_PORT = 1, 2, 3, 4, 5
 
@@ -67,12 +68,24 @@ def channels(*, terminal: bool, input_: bool, network: bool, shares: int, clone:
         names.append("errors")
     if input_ or terminal:
         names.append(INPUT)
-    names += [f"exec{number}" for number in range(EXECS)]
     names.append("monitor")
     if network:
         names.append("tap")
     names += [f"share{number}" for number in range(shares)]
     return (*names, *OF_CLONES) if clone else tuple(names)
+
+
+def plug(number: int, name: str) -> tuple[tuple[str, dict[str, object]], ...]:
+    """What a monitor is told to add a port whose other end is the descriptor `name`, which QEMU was given."""
+    address = {"type": "fd", "data": {"str": name}}
+    backend = {"type": "socket", "data": {"addr": address, "server": False}}
+    device = {"driver": "virtserialport", "bus": "serial.0", "nr": number, "chardev": name, "id": f"port-{name}"}
+    return (("chardev-add", {"id": name, "backend": backend}), ("device_add", {**device, "name": name}))
+
+
+def unplug(name: str) -> tuple[tuple[str, dict[str, object]], ...]:
+    """What a monitor is told to take a port away again."""
+    return (("device_del", {"id": f"port-{name}"}), ("chardev-remove", {"id": name}))
 
 
 def script(descriptors: Sequence[str]) -> str:
@@ -170,7 +183,11 @@ def _clocks(settings: Settings) -> list[str]:
     """
     if settings.accelerator != "tcg" or not settings.counter_khz:
         return []
-    return [f"tsc_early_khz={settings.counter_khz}", *(["nolapic_timer"] if settings.processors == 1 else [])]
+    return [
+        f"tsc_early_khz={settings.counter_khz}",
+        "tsc=reliable",
+        *(["nolapic_timer"] if settings.processors == 1 else []),
+    ]
 
 
 def _console(settings: Settings) -> list[str]:
@@ -186,11 +203,7 @@ def _serial_ports(settings: Settings) -> list[str]:
         ports.append((ERROR_PORT, "errors", _sink(settings, "errors")))
     if INPUT in settings.descriptors:
         ports.append((INPUT_PORT, INPUT, f"stdio,id={INPUT},signal=off"))
-    for number in range(EXECS):
-        name = f"exec{number}"
-        backend = f"socket,id={name},fd={_number(settings, name)},server=on,wait=off"
-        ports.append((EXEC_PORT + number, name, backend))
-    words = ["-device", f"virtio-serial-{_bus(settings)},max_ports={EXEC_PORT + EXECS}"]
+    words = ["-device", f"virtio-serial-{_bus(settings)},id=serial,max_ports={EXEC_PORT + EXECS}"]
     for number, name, backend in ports:
         words += ["-chardev", backend, "-device", f"virtserialport,chardev={name},nr={number},name={name}"]
     return words

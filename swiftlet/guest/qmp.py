@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from swiftlet.model.error import ConflictError, LaunchError
@@ -43,6 +43,11 @@ class Monitor:
         """Give QEMU a descriptor by which `fd:NAME` then means it."""
         self._client.send_fd_scm(fd)
         await self.execute("getfd", fdname=name)
+
+    async def execute_all(self, commands: Iterable[tuple[str, dict[str, object]]]) -> None:
+        """Execute commands one after the other. Raises LaunchError at the first that is refused."""
+        for command, arguments in commands:
+            await self.execute(command, **arguments)
 
     async def migrate_to(self, name: str, seconds: float) -> None:
         """Write the machine's state, without its memory, to a descriptor that it was given. Raises LaunchError."""

@@ -11,7 +11,6 @@ import os
 import select
 
 from swiftlet.guest import stage
-from swiftlet.guest.spawn import RequestError
 from swiftlet.linux import syscall
 from swiftlet.linux.lean import signal, socket
 
@@ -20,28 +19,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _CHUNK = 4096
-
-PORTS = 6
-"""As many as `guest.qemu` gives a machine; that module is not for the launcher."""
-
-
-def free_port(used: set[int]) -> int:
-    """The number of a port that no command uses. Raises StageError when there is none."""
-    for number in range(PORTS):
-        if number not in used:
-            return number
-    raise RequestError(f"{PORTS} commands run in this machine already", "ConflictError", "wait until one has ended")
-
-
-def connect(state_dir: str, number: int) -> socket.socket:
-    """A connection to a port. The name is given through the folder's descriptor: addresses hold 107 bytes only."""
-    folder = os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        port = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        port.connect(f"/proc/self/fd/{folder}/exec{number}.sock")
-    finally:
-        os.close(folder)
-    return port
 
 
 def open_terminal(guest: stage.Guest) -> None:

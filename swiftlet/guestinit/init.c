@@ -1,8 +1,8 @@
 // swiftlet-init: process 1 of a Linux microVM. Takes orders from the host over virtio-serial, starts the workload,
 // moves what commands read and write, and tells how each ended.
 //
-// Port 1 carries orders in and reports out. Ports 2, 3 and 4 are the workload's output, errors and input. Each port
-// from 5 on is for one further command at a time, in frames: type, length (2 bytes, little-endian), content.
+// Port 1 carries orders in and reports out. Ports 2, 3 and 4 are the workload's output, errors and input. A further
+// command comes with a port of its own and speaks in frames: type, length (2 bytes, little-endian), content.
 #include "init.h"
 
 enum { SESSIONS = 7 }; // the workload and six more commands at a time
@@ -17,7 +17,7 @@ struct stream {
 struct session {
 	int port, master, got, code;
 	pid_t pid;
-	bool framed, tty, ended, away;
+	bool framed, tty;
 	struct stream in, out[2];
 	struct orders orders;
 	char frame[CHUNK + 4];
@@ -124,7 +124,9 @@ static void forget(struct session *session)
 	close(session->master);
 	session->master = session->in.to = session->out[0].from = session->out[1].from = -1;
 	session->pid = session->got = session->in.left = session->out[0].left = session->out[1].left = 0;
-	session->in.ended = session->tty = session->ended = false;
+	session->in.ended = session->tty = false;
+	close(session->port);
+	session->port = -1;
 	session->orders.length = session->orders.seen = 0;
 }
 
@@ -168,6 +170,16 @@ static void resize(int terminal, char **field)
 		ioctl(terminal, TIOCSWINSZ, &size);
 }
 
+// A further command is about to come by a port of this number.
+static void expect(int number)
+{
+	for (struct session *session = sessions + 1; session < sessions + SESSIONS; session++)
+		if (session->port < 0 && !session->pid) {
+			session->port = session->out[0].to = session->out[1].to = open_port(number, 2000);
+			return;
+		}
+}
+
 // Do what is whole of the orders that have come for a session.
 static void follow(struct session *session)
 {
@@ -182,6 +194,8 @@ static void follow(struct session *session)
 			kill(session->pid, atoi(field[0]));
 		else if (key == 'z' && session->master >= 0)
 			resize(session->master, field);
+		else if (key == 'o' && !session->framed)
+			expect(atoi(field[0]));
 		else if (key == 's')
 			report("said %.80s\n", field[0]);
 		else if (!session->framed && obey(key, field) < 0)
@@ -219,8 +233,7 @@ static void reap(void)
 	char bytes[64];
 
 	while (read(wake[0], bytes, sizeof bytes) > 0)
-		for (int each = 0; each < SESSIONS; each++)
-			sessions[each].away = false; // somebody may have come to a port
+		;
 	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
 		for (int each = 0; each < SESSIONS; each++)
 			if (sessions[each].pid == pid) {
@@ -232,11 +245,10 @@ static void reap(void)
 static void take_frames(struct session *session)
 {
 	ssize_t count = read(session->port, session->frame + session->got, CHUNK + 3 - session->got);
-	if (count == 0) { // nobody is at the other end, or no more
-		session->away = true, session->got = 0;
-		if (session->pid)
-			kill(-session->pid, SIGKILL);
-	}
+	if (count == 0 && session->pid) // nobody is at the other end any more
+		kill(-session->pid, SIGKILL);
+	if (count == 0)
+		close(session->port), session->port = -1;
 	session->got += count > 0 ? count : 0;
 	while (session->got >= 3 && !session->in.left) {
 		int length = (unsigned char)session->frame[1] | (unsigned char)session->frame[2] << 8;
@@ -273,18 +285,14 @@ static void open_ports(void)
 		struct session *session = &sessions[each];
 		session->port = session->master = session->in.from = session->in.to = -1;
 		session->out[0].from = session->out[1].from = -1;
-		if ((session->framed = each > 0)) {
-			session->port = session->out[0].to = session->out[1].to = open_port(4 + each, 100);
-			fcntl(session->port, F_SETOWN, getpid()); // SIGIO tells when somebody comes to the other end
-			fcntl(session->port, F_SETFL, O_NONBLOCK | O_ASYNC);
-		}
+		session->framed = each > 0;
 	}
 	sessions->out[0].to = open_port(2, 100), sessions->out[1].to = open_port(3, 0), sessions->in.from = open_port(4, 0);
 }
 
 static bool listens(struct session *session)
 {
-	return session->framed ? session->port >= 0 && !session->away : session->in.from >= 0 && !session->in.ended && session->pid;
+	return session->framed ? session->port >= 0 : session->in.from >= 0 && !session->in.ended && session->pid;
 }
 
 static int watch(struct pollfd *polled)
@@ -314,7 +322,6 @@ int main(void)
 	mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
 	pipe2(wake, O_CLOEXEC | O_NONBLOCK);
 	sigaction(SIGCHLD, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_NOCLDSTOP | SA_RESTART}, 0);
-	sigaction(SIGIO, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_RESTART}, 0);
 	signal(SIGPIPE, SIG_IGN);
 	open_ports();
 	while (ending < 0) {

@@ -18,6 +18,7 @@ from swiftlet.guest.account import account_of
 from swiftlet.linux import syscall
 from swiftlet.model.bundle import Bundle
 from swiftlet.model.error import ConflictError, InputError, NotFoundError
+from swiftlet.node import plugs
 from swiftlet.node.guests import ATTEMPTS, Guests, Progress
 from swiftlet.node.machines import command_orders
 from swiftlet.node.prepare import guest_file, read_bundle
@@ -50,19 +51,28 @@ async def execute(guests: Guests, guest: Guest, command: Command, *, attach: boo
     bundle = _running_bundle(guest)
     number = secrets.token_hex(8)
     request = {**msgspec.to_builtins(bundle), **_request_of(guests, guest, bundle, command), "exec": number}
-    if bundle.machine is not None:
-        request["orders"] = command_orders(bundle, request)
+    port = await plugs.plug(guest, f"exec-{number}") if bundle.machine is not None else None
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
         roles = _roles(command, attach, stdin, null)
+        if port is not None:
+            request |= {"orders": command_orders(bundle, request), "port": port.number}
+            roles.append(("port", port.fd))
         request["roles"] = [role for role, _ in roles]
         ended = guests.execs[number] = asyncio.get_running_loop().create_future()
         reply, fds = await guests.launcher.request("exec", request, tuple(fd for _, fd in roles))
     except BaseException:
         guests.execs.pop(number, None)
+        if port is not None:
+            guests.spawn(plugs.unplug(guest, port))
         raise
     finally:
         os.close(null)
+        if port is not None:
+            plugs.close(port)
+    if port is not None:
+        unplugged = port
+        ended.add_done_callback(lambda _: guests.spawn(plugs.unplug(guest, unplugged)))
     if not ended.done():
         guests.begun.add(number)
     if not attach:

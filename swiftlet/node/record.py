@@ -47,6 +47,8 @@ class Guest:
         self.groups: dict[str, str] = {}
         self.userns = 0
         self.snapshot = ""
+        self.ports: set[int] = set()
+        self.monitor = asyncio.Lock()
         self.argv: tuple[str, ...] = workload.command
         self.launching = False
         self.early_exit: Exit | None = None

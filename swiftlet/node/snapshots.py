@@ -124,7 +124,7 @@ class Snapshots:
     async def _save(self, guest: Guest, folder: str) -> None:
         state = os.open(f"{folder}/state", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            async with qmp.session(guest.folder) as monitor:
+            async with guest.monitor, qmp.session(guest.folder) as monitor:
                 await monitor.send_descriptor("state", state)
                 try:  # QEMU stops the machine when it saves it; one that was stopped before would not go on as a clone
                     await monitor.migrate_to("state", SAVE_SECONDS)
@@ -171,6 +171,8 @@ def saveable(guest: Guest) -> Bundle:
         raise ConflictError(f"guest {guest.name} has volumes", hint)
     if bundle.tty or bundle.workload.interactive:
         raise ConflictError(f"guest {guest.name} has a terminal or an input of its own", "start it without -i and -t")
+    if guest.ports:
+        raise ConflictError(f"commands run in guest {guest.name}", "wait until they have ended")
     if bundle.machine.snapshot:
         raise ConflictError(f"guest {guest.name} is a clone itself", "take the snapshot of a guest that was booted")
     return bundle

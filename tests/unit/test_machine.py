@@ -8,7 +8,6 @@ import pytest
 from swiftlet.guest import orders, qemu
 from swiftlet.guest.driver import FEATURES, MachinePlace, Place
 from swiftlet.guest.machine import DEFAULT_MEMORY, OVERHEAD, MachineDriver
-from swiftlet.guest.relay import PORTS
 from swiftlet.linux.cgroup import Layout
 from swiftlet.model.bundle import FIRST_DESCRIPTOR, Bundle, Machine, Rootfs
 from swiftlet.model.error import InputError
@@ -109,10 +108,6 @@ def test_what_hangs_a_guest_is_never_asked_for() -> None:
     told = " ".join(machine(plan()).process.argv)
     for trap in ("pit=off", "pic=off", "accel=kvm:tcg", "ip=", "mitigations=off"):
         assert trap not in told
-
-
-def test_nobody_else_decides_how_many_commands_there_may_be() -> None:
-    assert qemu.EXECS == PORTS
 
 
 def taken(text: str) -> list[tuple[str, list[str]]]:

@@ -128,7 +128,7 @@ def test_commands_run_beside_one_another_up_to_a_number(product: Product) -> Non
         assert each.stdout.readline() == f"{number}\n"
     refused = product.run("exec", "many", "busybox", "true")
     assert refused.returncode != 0
-    assert "6 commands run in this machine" in refused.stderr
+    assert "6 commands run in guest many" in refused.stderr
     for each in running:
         each.communicate()
         assert each.returncode == 0
