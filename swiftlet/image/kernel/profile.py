@@ -29,6 +29,10 @@ PROFILES: Mapping[str, Profile] = {
         Profile("micro", "one process and its files, no network", ("base",)),
         Profile("net", "micro with the internet protocols over one card", ("base", "net")),
         Profile("server", "net with disks, control groups and namespaces", ("base", "net", "server")),
+        Profile("pmem", "server with its root mapped from the host's memory", ("base", "net", "server", "pmem")),
+        Profile("toolchain", "server for compilers, debuggers and shells", ("base", "net", "server", "toolchain")),
+        Profile("docker", "server that is itself a host of containers", ("base", "net", "server", "docker")),
+        Profile("paper", "what the MicroswiftOS paper's appendix A leaves", ("base", "net", "paper")),
     )
 }
 
