@@ -37,6 +37,9 @@ AT_ONCE = 2
 LEAVE_SECONDS = 2.0
 """A worker that has answered may take so long to clean up."""
 
+SWEEP_SECONDS = 20.0
+"""Compilers that were killed may take so long to be gone on a busy host."""
+
 _EXCLUSIVE = frozenset(("stack", "resolve", "component", "explain"))
 """Operations that may have to resolve."""
 
@@ -111,7 +114,7 @@ def _sweep(layout: Layout, operation: str) -> None:
     if operation in _BUILDS:
         from swiftlet.image.kernel import kept
 
-        kept.sweep(layout.cache)
+        kept.sweep(layout.cache, SWEEP_SECONDS)
 
 
 class _Listener:

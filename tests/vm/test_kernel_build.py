@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -180,6 +181,19 @@ def test_what_a_killed_build_left_is_swept_and_a_running_one_is_left_alone(cache
         assert sorted(os.listdir(f"{cache}/kernels")) == [".work-dead", "abc.new", "kept"]
     kept.sweep(cache)
     assert os.listdir(f"{cache}/kernels") == ["kept"] and os.listdir(f"{cache}/sources") == []
+
+
+def test_a_sweep_waits_for_compilers_that_are_still_dying(cache: str) -> None:
+    os.makedirs(f"{cache}/kernels/.work-dead")
+    lock = os.open(f"{cache}/kernels.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    dying = threading.Timer(0.5, os.close, (lock,))
+    dying.start()
+    kept.sweep(cache)
+    assert os.listdir(f"{cache}/kernels") == [".work-dead"]
+    kept.sweep(cache, 10)
+    assert os.listdir(f"{cache}/kernels") == []
+    dying.join()
 
 
 @pytest.fixture

@@ -200,14 +200,27 @@ def remove(cache: str, kernel: Kernel) -> int:
     return size
 
 
-def sweep(cache: str) -> None:
-    """Remove what builds that were killed left half-made; leaves everything alone while one runs. Never raises."""
+def sweep(cache: str, patience: float = 0.0) -> None:
+    """Remove what builds that were killed left half-made; leaves everything alone while one runs. Never raises.
+
+    patience: seconds to wait for the compilers of a killed build, which hold its lock until they have died too.
+    """
+    deadline = time.monotonic() + patience
     for folder in (f"{cache}/kernels", f"{cache}/sources"):
-        try:
-            with locked(folder, wait=False):
-                clear(folder)
-        except OSError:
-            continue  # somebody builds, or nothing is there
+        while not _cleared(folder) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def _cleared(folder: str) -> bool:
+    """Clear a folder, unless somebody holds its lock."""
+    try:
+        with locked(folder, wait=False):
+            clear(folder)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # nothing is there
+    return True
 
 
 def clear(folder: str) -> None:
