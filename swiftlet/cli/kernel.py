@@ -165,7 +165,8 @@ def _costs(found: dict[str, Any]) -> list[str]:
     if found["bytes"] is None:
         size = "no object files of its own: its bytes cannot be told"
     else:
-        size = f"{size_text(found['bytes'])} in {found['objects']} object files that would not be there without it"
+        files = "object file" if found["objects"] == 1 else "object files"
+        size = f"{size_text(found['bytes'])} in {found['objects']} {files} that would not be there without it"
     time = "not measured" if found["milliseconds"] is None else f"{found['milliseconds']:.3g} ms"
     return [f"costs: {size}", f"start: {time}"]
 

@@ -116,7 +116,7 @@ def test_explain_goes_from_the_option_to_who_asked_and_says_what_it_costs(node, 
     assert says("kernel", "explain", "crc16", "net")[1].splitlines() == [
         "CONFIG_CRC16=y: selected by CONFIG_EXT4_FS  [fs/ext4/Kconfig:29]",
         "  CONFIG_EXT4_FS=y: asked for  [server.config:2]",
-        "costs: 2KiB in 1 object files that would not be there without it",
+        "costs: 2KiB in 1 object file that would not be there without it",
         "start: 1.5 ms",
         "",
         "CRC16  [lib/Kconfig:9]",
