@@ -13,8 +13,8 @@ DESCRIPTION = """\
 # Runs guests (containers) with exactly the files they need. Only root may call.
 interface io.swiftlet.Node
 
-# A step of a longer work. stage: fetch, unpack, resolve, generate or link. done and total count bytes or
-# files; total is 0 when not known.
+# A step of a longer work. stage: fetch, unpack, resolve, generate or link; of a kernel's build unpack, wait,
+# configure, compile or keep. done and total count bytes, files or steps; total is 0 when not known.
 type Progress (stage: string, text: string, done: int, total: int)
 
 # A guest (or a command in one) that runs. Descriptors come along: the pidfd, then, unless detached, the
@@ -96,6 +96,46 @@ type Finding (name: string, status: string, detail: string, consequence: string)
 
 # The memory that it takes in the store is bytes; memory is the machine's.
 type Snapshot (name: string, created_ns: int, bytes: int, templates: []string, memory: int)
+
+# Lines of a kernel's configuration; without a text, one of that name that swiftlet ships.
+type Fragment (name: string, text: ?string)
+
+# name: of the profile it was last built for; names: of all. bytes: of vmlinux.
+type KernelLine (
+  digest: string,
+  name: string,
+  names: []string,
+  version: string,
+  bytes: int,
+  sizes: [string]int,
+  options: int,
+  built_ns: int,
+  seconds: float,
+  steps: int,
+  compiler: string,
+  source: [string]string,
+  folder: string,
+  vmlinux: string,
+  bzimage: string
+)
+
+type KernelRequest (symbol: string, value: string, fragment: string, line: int)
+
+# n is off.
+type KernelChange (symbol: string, before: string, after: string)
+
+# One option and why it has its value; the next step is the reason of that.
+type KernelReason (symbol: string, value: string, why: string, source: string)
+
+type KernelOption (
+  title: string,
+  file: string,
+  line: int,
+  conditions: []string,
+  failing: []string,
+  selects: []string,
+  help: string
+)
 
 # Called with `more`. With `interactive` and without `tty` the caller's standard input comes along.
 method Run(workload: object, detach: ?bool, snapshot: ?string) -> (
@@ -183,6 +223,41 @@ method StoreVerify(repair: ?bool) -> (
 )
 
 method StoreGc(cache: ?bool, dry_run: ?bool) -> (objects: int, trees: int, closures: int, bytes: int)
+
+# A profile, with fragments over it. Two calls for the same kernel share one build.
+method KernelBuild(profile: string, source: ?string, fragments: ?[]Fragment) -> (
+  progress: ?Progress,
+  kernel: ?KernelLine,
+  reused: ?bool
+)
+
+method Kernels() -> (kernels: []KernelLine)
+
+# By the name of a profile (the newest of it), or the beginning of a digest.
+method Kernel(kernel: string) -> (kernel: KernelLine, requests: []KernelRequest)
+
+method KernelDiff(before: string, after: string) -> (
+  before: KernelLine,
+  after: KernelLine,
+  only_before: []KernelChange,
+  only_after: []KernelChange,
+  changed: []KernelChange
+)
+
+# objects and bytes are null where the option has no object files of its own, milliseconds where none were measured.
+method KernelExplain(option: string, kernel: ?string) -> (
+  kernel: KernelLine,
+  option: string,
+  value: string,
+  chain: []KernelReason,
+  definitions: []KernelOption,
+  selected_by: []string,
+  objects: ?int,
+  bytes: ?int,
+  milliseconds: ?float
+)
+
+method KernelRemove(kernel: string) -> (kernel: KernelLine, bytes: int)
 
 method Doctor() -> (findings: []Finding)
 

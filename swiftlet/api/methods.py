@@ -13,6 +13,8 @@ import stat
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+import msgspec
+
 from swiftlet.api import interface, parameters
 from swiftlet.api.service import Call, Interface, Method, Reply
 from swiftlet.linux.pipe import is_anonymous
@@ -68,6 +70,12 @@ class Methods:
             "StoreStat": Method(p.Nothing, self._worker("store_stat")),
             "StoreVerify": Method(p.StoreVerify, self._worker("store_verify", streams=True), streams=True),
             "StoreGc": Method(p.StoreGc, self._worker("store_gc")),
+            "KernelBuild": Method(p.KernelBuild, self.kernel_build, streams=True),
+            "Kernels": Method(p.Nothing, self._worker("kernels")),
+            "Kernel": Method(p.OneKernel, self._worker("kernel")),
+            "KernelDiff": Method(p.KernelDiff, self._worker("kernel_diff")),
+            "KernelExplain": Method(p.KernelExplain, self._worker("kernel_explain")),
+            "KernelRemove": Method(p.OneKernel, self._worker("kernel_remove")),
             "Doctor": Method(p.Nothing, self._doctor),
             "CheckProgram": Method(p.Nothing, self._worker("check_program", streams=True), streams=True),
         }
@@ -237,7 +245,12 @@ class Methods:
         shown = named or [guest for guest in self._guests.by_id.values() if guest.is_running]
         return Reply({"stats": await asyncio.to_thread(lambda: [describe.stats_of(guest) for guest in shown])})
 
-    # Templates, the store, the host: done by workers
+    # Templates, the store, kernels, the host: done by workers
+
+    async def kernel_build(self, call: Call, given: parameters.KernelBuild) -> Reply:
+        """Build a kernel, or find that it is there."""
+        asked = msgspec.to_builtins(given)
+        return Reply(await _with_progress(call, lambda tell: self._node.kernels.build(asked, tell)))
 
     def _worker(self, operation: str, *, streams: bool = False) -> Callable[[Call, Any], Awaitable[Reply]]:
         async def method(call: Call, given: Any) -> Reply:

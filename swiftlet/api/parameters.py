@@ -148,3 +148,38 @@ class StoreGc(msgspec.Struct, forbid_unknown_fields=True):
 
     cache: bool | None = None
     dry_run: bool | None = None
+
+
+class Fragment(msgspec.Struct, forbid_unknown_fields=True):
+    """Lines of a kernel's configuration. text: null for one of that name that swiftlet ships."""
+
+    name: str
+    text: str | None = None
+
+
+class KernelBuild(msgspec.Struct, forbid_unknown_fields=True):
+    """source: an absolute path, null for Debian's. fragments: laid over the profile, the last one wins."""
+
+    profile: str
+    source: str | None = None
+    fragments: tuple[Fragment, ...] = ()
+
+
+class OneKernel(msgspec.Struct, forbid_unknown_fields=True):
+    """A kernel by the name of its profile, its digest or the beginning of that."""
+
+    kernel: str
+
+
+class KernelDiff(msgspec.Struct, forbid_unknown_fields=True):
+    """Two kernels, each as in `OneKernel`."""
+
+    before: str
+    after: str
+
+
+class KernelExplain(msgspec.Struct, forbid_unknown_fields=True):
+    """option: with or without CONFIG_. kernel: null for the newest."""
+
+    option: str
+    kernel: str | None = None

@@ -30,17 +30,14 @@ MODULES = {
     "template": "template",
     "store": "store",
     "guest": "guest",
+    "kernel": "kernel",
     "doctor": "doctor",
     "version": "version",
 }
 """First word -> module below `swiftlet.cli`, in the order of the help. Each has COMMANDS."""
 
-GROUPS = ("template", "store", "guest")
-"""First words that a second one follows."""
-
-
-GROUPS = ("template", "store", "snapshot")
-"""Words that several commands begin with."""
+GROUPS = ("template", "store", "snapshot", "guest", "kernel")
+"""First words that are no command by themselves: a second one follows."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,8 +17,8 @@ from swiftlet.node.machines import Machines
 from swiftlet.node.names import Names
 from swiftlet.node.network import Network
 from swiftlet.node.prepare import Preparer
+from swiftlet.node.workers import Kernels, Workers
 from swiftlet.node.workers import Roots as ResolvedRoots
-from swiftlet.node.workers import Workers
 from swiftlet.store.layout import Layout
 
 log = logging.getLogger("swiftlet.node")
@@ -43,6 +43,7 @@ class Node:
         self.layout = Layout(instance)
         self.layout.prepare()
         self.workers = Workers(instance)
+        self.kernels = Kernels(self.workers)
         self.network = Network(instance, pool)
         self.launcher = LauncherClient(
             instance,

@@ -1,4 +1,4 @@
-"""`python -m swiftlet.node.pull FD`: the worker for one piece of work on templates or on the store.
+"""`python -m swiftlet.node.pull FD`: the worker for one piece of work on templates, on the store or on kernels.
 
 Its imports are heavy and its work takes long, so it is a process of its own and not the daemon: it may be killed at
 any moment, and what it has fetched and stored by then is found by the next one. It reads one request from the
@@ -373,6 +373,20 @@ def _check_program(work: Work) -> dict[str, Any]:
     return {"path": program(work.layout.cache)}
 
 
+def _kernels(name: str) -> Callable[[Work], dict[str, Any]]:
+    """An operation of `kernels`, which is imported when it is asked for."""
+
+    def operation(work: Work) -> dict[str, Any]:
+        from swiftlet.node import kernels
+
+        done: dict[str, Any] = getattr(kernels, name)(work)
+        return done
+
+    return operation
+
+
+KERNEL_OPERATIONS = ("kernel_build", "kernels", "kernel", "kernel_diff", "kernel_explain", "kernel_remove")
+
 OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "stack": _stack,
     "resolve": _resolve,
@@ -388,6 +402,7 @@ OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "parse_workload": _parse_workload,
     "doctor": _doctor,
     "check_program": _check_program,
+    **{name: _kernels(name) for name in KERNEL_OPERATIONS},
 }
 
 

@@ -1,7 +1,8 @@
 """The daemon's end of its workers (`pull`): a process for each piece of long work, with progress, killed at will.
 
-At most two resolutions run at a time; callers that want the same one share it. A stack that is known is answered
-from memory, after a look at every file that it was made of. What a worker does is left to `pull`.
+At most two resolutions run at a time, and one build of a kernel beside them; callers that want the same one share it.
+A stack that is known is answered from memory, after a look at every file that it was made of. What a worker does is
+left to `pull`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -27,6 +28,8 @@ from swiftlet.store.guard import sweep
 from swiftlet.store.layout import Layout
 
 Progress = Callable[[dict[str, Any]], None]
+Key = TypeVar("Key")
+Result = TypeVar("Result")
 
 AT_ONCE = 2
 """Resolutions at a time; each may use the network, the disk and a processor to the full."""
@@ -34,8 +37,14 @@ AT_ONCE = 2
 LEAVE_SECONDS = 2.0
 """A worker that has answered may take so long to clean up."""
 
+SWEEP_SECONDS = 20.0
+"""Compilers that were killed may take so long to be gone on a busy host."""
+
 _EXCLUSIVE = frozenset(("stack", "resolve", "component", "explain"))
 """Operations that may have to resolve."""
+
+_BUILDS = frozenset(("kernel_build",))
+"""Operations that use every processor for minutes: one at a time, and never in the way of a resolution."""
 
 
 def no_progress(progress: dict[str, Any]) -> None:
@@ -48,15 +57,19 @@ class Workers:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._build_room = asyncio.Semaphore(1)
 
     async def run(self, operation: str, parameters: dict[str, Any], progress: Progress = no_progress) -> dict[str, Any]:
         """Do it in a process of its own and return its result; cancelling kills that process.
 
         Raises the error that the worker names, SwiftletError when it was killed or broke.
         """
-        if operation not in _EXCLUSIVE:
+        if operation not in _EXCLUSIVE | _BUILDS:
             return await self._run(operation, parameters, progress)
-        async with self._room:
+        room = self._build_room if operation in _BUILDS else self._room
+        if operation in _BUILDS and room.locked():
+            progress({"stage": "wait", "text": "another kernel is being built", "done": 0, "total": 0})
+        async with room:
             return await self._run(operation, parameters, progress)
 
     async def _run(self, operation: str, parameters: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -79,7 +92,7 @@ class Workers:
             grace = LEAVE_SECONDS if answer.done() and not answer.cancelled() else 0.0
             status = await asyncio.shield(_end(process, grace)) if process is not None else 0
             if message is None:
-                asyncio.get_running_loop().run_in_executor(None, sweep, Layout(self._instance))
+                asyncio.get_running_loop().run_in_executor(None, _sweep, Layout(self._instance), operation)
         return _result_of(message, operation, status)
 
     def _spawn(self, sock: socket.socket) -> subprocess.Popen[bytes]:
@@ -93,6 +106,15 @@ class Workers:
             env=environment,
             start_new_session=True,
         )
+
+
+def _sweep(layout: Layout, operation: str) -> None:
+    """Remove what a worker left that was killed."""
+    sweep(layout)
+    if operation in _BUILDS:
+        from swiftlet.image.kernel import kept
+
+        kept.sweep(layout.cache, SWEEP_SECONDS)
 
 
 class _Listener:
@@ -157,10 +179,10 @@ class _Known(msgspec.Struct):
         return all(stamp_of(path) == (inode, size, mtime) for path, inode, size, mtime in self.stamps)
 
 
-class _Shared:
-    """A resolution that several callers wait for."""
+class _Shared(Generic[Result]):
+    """Work that several callers wait for."""
 
-    def __init__(self, work: Callable[[Progress], Coroutine[Any, Any, Rootfs]]) -> None:
+    def __init__(self, work: Callable[[Progress], Coroutine[Any, Any, Result]]) -> None:
         self.listeners: list[Progress] = []
         self.task = asyncio.get_running_loop().create_task(work(self._tell))
 
@@ -169,13 +191,56 @@ class _Shared:
             listener(progress)
 
 
+class Sharing(Generic[Key, Result]):
+    """Work by what it is for: who wants the same while it is done waits for it, and hears of its progress."""
+
+    def __init__(self) -> None:
+        self._running: dict[Key, _Shared[Result]] = {}
+
+    async def join(
+        self, key: Key, progress: Progress, work: Callable[[Progress], Coroutine[Any, Any, Result]]
+    ) -> Result:
+        """Have the work done, or wait with others for whom it is. Cancelling the last of them ends it."""
+        shared = self._running.get(key)
+        if shared is None:
+            shared = self._running[key] = _Shared(work)
+            shared.task.add_done_callback(lambda _: self._forget(key, shared))
+        shared.listeners.append(progress)
+        try:
+            return await asyncio.shield(shared.task)
+        finally:
+            shared.listeners.remove(progress)
+            if not shared.listeners:
+                self._forget(key, shared)
+                shared.task.cancel()
+
+    def _forget(self, key: Key, shared: _Shared[Result] | None) -> None:
+        if self._running.get(key) is shared:
+            del self._running[key]
+
+
+class Kernels:
+    """Builds of kernels, each shared by all who want the same one."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._sharing: Sharing[object, dict[str, Any]] = Sharing()
+
+    async def build(self, asked: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """Have a kernel built; `asked` is what the worker is given. Cancelling the last who waits ends the build."""
+        key: object = msgspec.json.encode(asked)
+        if asked["source"] and os.path.isdir(asked["source"]):
+            key = object()  # a tree that somebody works on may have changed since the other build began
+        return await self._sharing.join(key, progress, lambda tell: self._workers.run("kernel_build", asked, tell))
+
+
 class Roots:
     """Roots of guests by the references of their templates (`guests.Roots`)."""
 
     def __init__(self, workers: Workers, cache: str) -> None:
         self._workers = workers
         self._path = f"{cache}/stacks.json"
-        self._running: dict[tuple[str, ...], _Shared] = {}
+        self._sharing: Sharing[tuple[str, ...], Rootfs] = Sharing()
         self._known: dict[tuple[str, ...], _Known] = self._load()
 
     def ready(self, references: tuple[str, ...]) -> Rootfs | None:
@@ -190,18 +255,7 @@ class Roots:
 
     async def resolve(self, references: tuple[str, ...], progress: Progress) -> Rootfs:
         """Have it made, or wait with others for whom it is being made. Cancelling the last of them ends the work."""
-        shared = self._running.get(references)
-        if shared is None:
-            shared = self._running[references] = _Shared(lambda tell: self._make(references, tell))
-        shared.listeners.append(progress)
-        try:
-            return await asyncio.shield(shared.task)
-        finally:
-            shared.listeners.remove(progress)
-            if not shared.listeners:
-                if self._running.get(references) is shared:
-                    del self._running[references]
-                shared.task.cancel()
+        return await self._sharing.join(references, progress, lambda tell: self._make(references, tell))
 
     async def _make(self, references: tuple[str, ...], progress: Progress) -> Rootfs:
         result = await self._workers.run("stack", {"references": list(references)}, progress)

@@ -59,8 +59,8 @@ def collect(layout: Layout, *, dry_run: bool = False, cache: bool = False) -> Co
     """
     with storing(layout.root), collecting(layout, _PATIENCE):
         if cache and live_sessions(layout):
-            hint = "wait until the resolution has ended, or leave the cache"
-            raise ConflictError("the cache is in use by a running resolution", hint)
+            hint = "wait until that has ended, or leave the cache"
+            raise ConflictError("the cache is in use: something is being resolved or built", hint)
         sweep_dead(layout)
         collection = _Collection(layout, dry_run)
         try:

@@ -100,6 +100,11 @@ def test_dev_says_what_it_can_do_and_refuses_what_it_cannot() -> None:
     assert subprocess.run([ROOT / "dev", "nonsense"], capture_output=True).returncode == 2
 
 
+def test_only_the_tests_install_what_machines_need() -> None:
+    commands = re.findall(r"^(\w+)\)\n(.*?)^    ;;", (ROOT / "dev").read_text(), re.MULTILINE | re.DOTALL)
+    assert [name for name, body in commands if "set_up_machines" in body] == ["test"]
+
+
 def test_every_module_says_what_it_is_for() -> None:
     for folder in ("swiftlet", "bench", "examples", "requirements"):
         for path in (ROOT / folder).rglob("*.py"):

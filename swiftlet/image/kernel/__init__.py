@@ -1,4 +1,5 @@
 """Kernels for guests that are machines: which options, from which tree, built, kept, and explained.
 
-`configuration`, `profile` and `kconfig` are pure or only read; `build` runs the kernel's own tools.
+Pure: `configuration`, `profile`, `expression`, `explain`. Read a tree: `source`, `kconfig`, `kbuild`. Run its tools:
+`make`, `build`, `footprint`. `kept` is what there is afterwards.
 """

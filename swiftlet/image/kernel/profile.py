@@ -29,6 +29,10 @@ PROFILES: Mapping[str, Profile] = {
         Profile("micro", "one process and its files, no network", ("base",)),
         Profile("net", "micro with the internet protocols over one card", ("base", "net")),
         Profile("server", "net with disks, control groups and namespaces", ("base", "net", "server")),
+        Profile("pmem", "server with its root mapped from the host's memory", ("base", "net", "server", "pmem")),
+        Profile("toolchain", "server for compilers, debuggers and shells", ("base", "net", "server", "toolchain")),
+        Profile("docker", "server that is itself a host of containers", ("base", "net", "server", "docker")),
+        Profile("paper", "what the MicroswiftOS paper's appendix A leaves", ("base", "net", "paper")),
     )
 }
 
@@ -40,10 +44,22 @@ def profile_named(name: str) -> Profile:
     return PROFILES[name]
 
 
+def texts_of(profile: Profile, folder: str = FRAGMENTS) -> list[tuple[str, str]]:
+    """A profile's fragments as (name, text), in their order. Raises OSError."""
+    return [(f"{name}.config", shipped(name, folder)) for name in profile.fragments]
+
+
+def shipped(name: str, folder: str = FRAGMENTS) -> str:
+    """The text of a fragment that comes with swiftlet, with or without its ending. Raises NotFoundError."""
+    try:
+        with open(f"{folder}/{os.path.basename(name).removesuffix('.config')}.config") as file:
+            return file.read()
+    except FileNotFoundError:
+        there = sorted(each.removesuffix(".config") for each in os.listdir(folder) if each.endswith(".config"))
+        hint = f"there are: {', '.join(there)}; a file of yours is given by its path, as ./mine.config"
+        raise NotFoundError(f"no kernel fragment {name}", hint) from None
+
+
 def requests_of(profile: Profile, folder: str = FRAGMENTS) -> dict[str, Wanted]:
     """What a profile asks for, by symbol. Raises InputError for a fragment that is none, OSError."""
-    texts = []
-    for name in profile.fragments:
-        with open(f"{folder}/{name}.config") as file:
-            texts.append((f"{name}.config", file.read()))
-    return merged(texts)
+    return merged(texts_of(profile, folder))

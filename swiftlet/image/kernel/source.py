@@ -3,6 +3,7 @@
 ::
 
     CACHE/sources/NAME-DIGEST/      an archive's content, complete since it came there by rename
+    CACHE/sources.lock              held by whoever unpacks one
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from typing import NamedTuple
 
-from swiftlet.model.error import InputError, KernelError
+from swiftlet.image.kernel import kept
+from swiftlet.model.error import FullError, InputError, KernelError
 
 DEBIAN = "/usr/src/linux-source-6.1.tar.xz"
 """Where Debian's package of that name puts it."""
+
+TREE_BYTES = 1500 << 20
+"""What an unpacked kernel tree takes."""
 
 _ARCHIVE = re.compile(r"(.+?)\.tar(?:\.(?:xz|gz|zst|bz2))?")
 
@@ -31,10 +37,11 @@ class Source(NamedTuple):
     digest: str
 
 
-def source_at(path: str, cache: str) -> Source:
+def source_at(path: str, cache: str, unpacking: Callable[[], None] = lambda: None) -> Source:
     """The tree of an archive, unpacked below `cache` if it was not yet, or a tree as it lies there.
 
-    Raises InputError for what is neither, KernelError for an archive that is cut short.
+    unpacking: called before that, which takes seconds. Raises InputError for what is neither, KernelError for an
+    archive that is cut short, FullError.
     """
     if os.path.isdir(path):
         return Source(os.path.abspath(path), version_of(path), _digest_of_tree(path))
@@ -46,12 +53,15 @@ def source_at(path: str, cache: str) -> Source:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     tree = f"{cache}/sources/{match[1]}-{digest[:16]}"
     if not os.path.isdir(tree):
-        _unpack(path, tree)
+        unpacking()
+        os.makedirs(os.path.dirname(tree), exist_ok=True)
+        with kept.locked(os.path.dirname(tree)):
+            if not os.path.isdir(tree):  # else somebody else was faster
+                _unpack(path, tree)
     return Source(tree, version_of(tree), digest)
 
 
 def _unpack(archive: str, tree: str) -> None:
-    os.makedirs(os.path.dirname(tree), exist_ok=True)
     interim = tempfile.mkdtemp(prefix=".unpacking-", dir=os.path.dirname(tree))
     try:
         command = [
@@ -64,14 +74,13 @@ def _unpack(archive: str, tree: str) -> None:
         ]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
+            if "No space left on device" in done.stderr:
+                hint = f"an unpacked tree takes about {TREE_BYTES >> 20} MiB"
+                raise FullError(f"no space left in {os.path.dirname(tree)} to unpack {archive}", hint)
             last = done.stderr.strip().rpartition("\n")[2]
-            raise KernelError(f"{archive} cannot be unpacked: {last}", "is it whole, and is there room for 1.5 GiB?")
+            raise KernelError(f"{archive} cannot be unpacked: {last}", "is it whole? install its package again")
         version_of(interim)
-        try:
-            os.rename(interim, tree)
-        except OSError:
-            if not os.path.isdir(tree):  # else somebody else was faster
-                raise
+        os.rename(interim, tree)
     finally:
         shutil.rmtree(interim, ignore_errors=True)
 
