@@ -175,7 +175,10 @@ static void expect(int number)
 {
 	for (struct session *session = sessions + 1; session < sessions + SESSIONS; session++)
 		if (session->port < 0 && !session->pid) {
-			session->port = session->out[0].to = session->out[1].to = open_port(number, 2000);
+			struct pollfd port = {open_port(number, 2000), 0, POLLHUP};
+			session->port = session->out[0].to = session->out[1].to = port.fd;
+			for (int left = 1000; left && port.revents; left--) // until the driver has heard that somebody is there
+				usleep(1000), poll(&port, 1, 0);
 			return;
 		}
 }

@@ -18,7 +18,8 @@ import msgspec
 from swiftlet.guest import orders, qemu
 from swiftlet.guest.machine import check_same
 from swiftlet.image import erofs
-from swiftlet.image.kernel.build import Kernel, kernels_of
+from swiftlet.image.kernel import kept
+from swiftlet.image.kernel.kept import Kernel
 from swiftlet.image.machine import machine_root
 from swiftlet.linux import tsc
 from swiftlet.model.bundle import Bundle, Machine, Rootfs
@@ -41,6 +42,14 @@ _NETWORK_SETTINGS = {
 _LIMITS = {
     name.removeprefix("RLIMIT_"): getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")
 }
+
+
+_PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")
+"""Profiles in the order in which they are taken where no kernel was asked for."""
+
+
+_PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")
+"""Profiles in the order in which they are taken where no kernel was asked for."""
 
 
 class Found(NamedTuple):
@@ -108,16 +117,21 @@ class Machines:
         return Found(hypervisor, chosen, tuple(images), accelerator, why, counter_khz=self._counter_khz())
 
     def kernel(self, name: str) -> Kernel:
-        """A kernel by the beginning of its digest; "" is the newest. Raises NotFoundError."""
-        kernels = kernels_of(self._layout.cache)
+        """A kernel by a profile's name or the beginning of its digest; "" is the best of those that are there.
+
+        Raises NotFoundError.
+        """
+        cache = self._layout.cache
+        if name:
+            return kept.kernel_named(cache, name)
+        kernels = kept.kernels_of(cache)
         if not kernels:
             raise NotFoundError("no kernel has been built here", "swiftlet kernel build   (about 5 minutes, once)")
-        if not name:
-            return kernels[0]
-        for each in kernels:
-            if each.digest.startswith(name):
-                return each
-        raise NotFoundError(f"no kernel {name}", "swiftlet kernel ls")
+        for profile in _PREFERRED:
+            for each in kernels:
+                if profile in kept.names_of(each):
+                    return each
+        return kernels[0]
 
     def _counter_khz(self) -> int:
         if self._counter is None:
