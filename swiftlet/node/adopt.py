@@ -13,7 +13,8 @@ from swiftlet.linux import cgroup
 from swiftlet.model.error import SwiftletError
 from swiftlet.model.instance import Instance
 from swiftlet.node import record
-from swiftlet.node.guests import Guests, end_groups
+from swiftlet.node.groups import end_groups
+from swiftlet.node.guests import Guests
 from swiftlet.node.journal import Journal, read_journal
 from swiftlet.node.network import Attached
 from swiftlet.node.record import Guest

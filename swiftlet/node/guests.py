@@ -16,21 +16,20 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-import msgspec
-
-from swiftlet.linux import cgroup
 from swiftlet.model.bundle import Bundle, Rootfs
 from swiftlet.model.error import ConflictError, InputError, LaunchError, NotFoundError, StoreError, SwiftletError
 from swiftlet.model.workload import Workload
-from swiftlet.node import hosts, record
+from swiftlet.node import record
+from swiftlet.node.groups import end_groups
 from swiftlet.node.journal import Journal
 from swiftlet.node.launch import LauncherClient
-from swiftlet.node.machines import Found, Machines, told_to
+from swiftlet.node.machines import Found, Machines
 from swiftlet.node.names import Names, delete, new_id
 from swiftlet.node.network import Network
-from swiftlet.node.prepare import Prepared, Preparer, furnish, read_bundle
+from swiftlet.node.prepare import Prepared, Preparer, read_bundle
 from swiftlet.node.record import Exit, Guest
 from swiftlet.node.signals import signal_number
+from swiftlet.node.starter import Starter
 from swiftlet.node.wire import close_all
 from swiftlet.store.guard import sweep
 from swiftlet.store.layout import Layout
@@ -96,7 +95,7 @@ class Guests:
         self.begun: set[str] = set()
         self._deleter = ThreadPoolExecutor(1, "delete")
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._resolver = hosts.read_resolver
+        self.starter = Starter(launcher, network, machines)
 
     # Looking up
 
@@ -250,47 +249,14 @@ class Guests:
             raise
 
     async def _launch(self, guest: Guest, prepared: Prepared, attach: bool, stdin: int) -> Started:
-        """Give the bundle to the launcher together with its network and volumes, and note that it runs."""
-        netns = -1
-        saved: list[tuple[str, int]] = []
+        """Start what was prepared, and note that it runs."""
         try:
-            if guest.workload.network == "bridge":
-                machine = prepared.bundle.machine is not None
-                guest.attached, netns = await self.network.attach(
-                    guest.id, guest.name, guest.workload.ports, machine=machine
-                )
-                record.write_network(guest.folder, guest.attached)
-            files = self._furnish(guest, prepared)
-            roles = [("volume", volume.mount) for volume in prepared.opened]
-            roles += [("tap" if prepared.bundle.machine else "netns", netns)] if netns >= 0 else []
-            roles += [("stdin", stdin)] if stdin >= 0 else []
-            if prepared.bundle.machine is not None:
-                saved = await self.machines.descriptors(prepared.bundle.machine)
-                roles += saved
-            request = {
-                "bundle": msgspec.to_builtins(prepared.bundle),
-                "roles": [role for role, _ in roles],
-                "attach": attach,
-            }
-            if prepared.bundle.machine is not None:
-                request |= told_to(prepared.bundle, prepared.bundle.machine, guest.attached, files)
-            reply, fds = await self.launcher.request("start", request, tuple(fd for _, fd in roles))
+            pid, fds = await self.starter.start(guest, prepared, attach, stdin)
         except BaseException:
             await asyncio.to_thread(end_groups, guest.groups)  # what a launcher that died had made of it
             self._detach(guest)
             raise
-        finally:
-            prepared.close()
-            close_all((*(fd for _, fd in saved), *((netns,) if netns >= 0 else ())))
-        return self._running(guest, int(reply["pid"]), fds, attach)
-
-    def _furnish(self, guest: Guest, prepared: Prepared) -> dict[str, str]:
-        """Write the files that depend on where the guest runs, or have them told to its machine; returns them."""
-        address = guest.attached.address if guest.attached else ""
-        shares_host = guest.workload.network == "host"
-        files = hosts.files(prepared.bundle.hostname, address, self._resolver(), shares_host=shares_host)
-        furnish(guest.folder, {} if prepared.bundle.machine else files, prepared.bundle.userns)
-        return files
+        return self._running(guest, pid, fds, attach)
 
     def _running(self, guest: Guest, pid: int, fds: tuple[int, ...], attach: bool) -> Started:
         guest.pid = pid
@@ -501,22 +467,6 @@ class Guests:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
         self._deleter.shutdown(wait=False, cancel_futures=True)
-
-
-def end_groups(groups: dict[str, str]) -> dict[str, int]:
-    """Kill every process of these control groups and remove them; returns what they had used. Never raises."""
-    usage: dict[str, int] = {}
-    if not groups:
-        return usage
-    try:
-        cgroup.kill_all(groups)
-        usage = cgroup.usage(groups)
-        cgroup.remove(groups)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        log.warning("%s", error)
-    return {name: value for name, value in usage.items() if name.startswith("cpu") or name.endswith("peak_bytes")}
 
 
 def _reason(error: BaseException) -> str:

@@ -133,6 +133,10 @@ class Machines:
                     return each
         return kernels[0]
 
+    def symbols_of(self, digest: str) -> str:
+        """Where a kernel's symbols are."""
+        return f"{self._layout.cache}/kernels/{digest}/System.map"
+
     def _counter_khz(self) -> int:
         if self._counter is None:
             try:

@@ -1,0 +1,100 @@
+"""A prepared guest goes to the launcher, with its network, its volumes and all else that a start takes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import msgspec
+
+from swiftlet.model.bundle import Bundle, Machine
+from swiftlet.model.error import LaunchError
+from swiftlet.node import diagnose, hosts, record
+from swiftlet.node.launch import Answer, LauncherClient
+from swiftlet.node.machines import Machines, told_to
+from swiftlet.node.network import Network
+from swiftlet.node.prepare import Prepared, furnish
+from swiftlet.node.record import Guest
+from swiftlet.node.wire import close_all
+
+READY_SECONDS = 45.0
+"""A machine that has not begun its workload after so long never will; under emulation a start takes about a second."""
+
+Fds = tuple[int, ...]
+
+
+class Starter:
+    """What all starts have in common."""
+
+    def __init__(self, launcher: LauncherClient, network: Network, machines: Machines) -> None:
+        self._launcher = launcher
+        self._network = network
+        self._machines = machines
+        chosen = os.environ.get("SWIFTLET_READY_SECONDS", "")
+        self._ready_seconds = float(chosen) if chosen.isdigit() else READY_SECONDS
+
+    async def start(self, guest: Guest, prepared: Prepared, attach: bool, stdin: int) -> tuple[int, Fds]:
+        """Start a guest; its process, and the descriptors that the launcher has sent, which are the caller's.
+
+        What was attached to it stays so when that fails. Raises every kind of SwiftletError.
+        """
+        machine = prepared.bundle.machine
+        ours: list[int] = []
+        try:
+            roles = await self._roles(guest, prepared, ours)
+            roles += [("stdin", stdin)] if stdin >= 0 else []
+            files = self._furnish(guest, prepared.bundle)
+            request: dict[str, Any] = {
+                "bundle": msgspec.to_builtins(prepared.bundle),
+                "roles": [role for role, _ in roles],
+                "attach": attach,
+            }
+            fds = tuple(fd for _, fd in roles)
+            if machine is None:
+                reply, received = await self._launcher.request("start", request, fds)
+            else:
+                request |= told_to(prepared.bundle, machine, guest.attached, files)
+                reply, received = await self._start_machine(guest, machine, request, fds)
+        finally:
+            prepared.close()
+            close_all(tuple(ours))
+        return int(reply["pid"]), received
+
+    async def _roles(self, guest: Guest, prepared: Prepared, ours: list[int]) -> list[tuple[str, int]]:
+        """What the launcher is sent; `ours` takes what is to be closed afterwards, also when this fails."""
+        machine = prepared.bundle.machine
+        roles = [("volume", volume.mount) for volume in prepared.opened]
+        if guest.workload.network == "bridge":
+            ports = guest.workload.ports
+            guest.attached, end = await self._network.attach(guest.id, guest.name, ports, machine=machine is not None)
+            ours.append(end)
+            roles.append(("tap" if machine else "netns", end))
+            record.write_network(guest.folder, guest.attached)
+        for role, fd in await self._machines.descriptors(machine) if machine else ():
+            ours.append(fd)
+            roles.append((role, fd))
+        return roles
+
+    def _furnish(self, guest: Guest, bundle: Bundle) -> dict[str, str]:
+        """Write the files that depend on where the guest runs, or have them told to its machine; returns them."""
+        address = guest.attached.address if guest.attached else ""
+        shares_host = guest.workload.network == "host"
+        files = hosts.files(bundle.hostname, address, hosts.read_resolver(), shares_host=shares_host)
+        furnish(guest.folder, {} if bundle.machine else files, bundle.userns)
+        return files
+
+    async def _start_machine(self, guest: Guest, machine: Machine, request: dict[str, Any], fds: Fds) -> Answer:
+        """Start a machine and wait until its workload has begun; say what is known of one that does not come to it."""
+        asked = asyncio.ensure_future(self._launcher.request("start", request, fds))
+        done, _ = await asyncio.wait([asked], timeout=self._ready_seconds)
+        if done:
+            return await asked
+        error: LaunchError = await diagnose.not_ready(
+            guest, self._machines.symbols_of(machine.kernel), self._ready_seconds
+        )
+        await self._launcher.request("kill", {"id": guest.id})
+        await asyncio.wait([asked])
+        if not asked.exception():
+            close_all(asked.result()[1])
+        raise error
