@@ -194,7 +194,7 @@ class Launcher:
         except ValueError as error:
             raise RequestError(str(error), "InputError", "pass large inputs in a volume") from None
         sent = {role: fd for role, fd in zip(parameters["roles"], fds, strict=True) if role in names}
-        guest.given = {**process.channels.given, **sent}
+        guest.given = {**process.channels.given, **sent, "told": process.channels.fileno()}
 
     def _reported(self, process: Process) -> None:
         """A machine's guest has told something: from when its workload runs, the guest does."""

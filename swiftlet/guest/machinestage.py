@@ -8,11 +8,12 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import struct
 
 from swiftlet.guest import stage
-from swiftlet.linux import capability
+from swiftlet.linux import capability, syscall
 from swiftlet.linux.channel import Channel
-from swiftlet.linux.lean import socket
+from swiftlet.linux.lean import signal, socket
 
 _SERVER = "/usr/lib/qemu/virtiofsd"
 _SERVER_CAPABILITIES = (
@@ -28,6 +29,8 @@ _SERVER_CAPABILITIES = (
     "SYS_CHROOT",
 )
 """To act as any of a guest's users; and, the last two, to shut itself in."""
+
+_TIOCSCTTY, _TIOCGWINSZ = 0x540E, 0x5413
 
 _HIGH = 500
 """Numbers from here on are out of the way of those that the machine inherits."""
@@ -95,11 +98,40 @@ def make_raw(terminal: int) -> None:
     """The guest has a terminal of its own, which does what terminals do; this one only carries bytes."""
     import termios
 
-    iflag, oflag, cflag, lflag, ispeed, ospeed, cc = termios.tcgetattr(terminal)
+    iflag, _, cflag, lflag, ispeed, ospeed, cc = termios.tcgetattr(terminal)
     iflag &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
     lflag &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
-    attributes = [iflag, oflag & ~termios.OPOST, cflag | termios.CS8, lflag, ispeed, ospeed, cc]
+    no_output_flags = 0  # QEMU sets OPOST again, which does nothing without the others
+    attributes = [iflag, no_output_flags, cflag | termios.CS8, lflag, ispeed, ospeed, cc]
     termios.tcsetattr(terminal, termios.TCSANOW, attributes)
+
+
+def mind_size(guest: stage.Guest) -> None:
+    """For a terminal: a process beside the machine that hears when its size changes, and tells the guest.
+
+    Only whoever leads the session of a terminal hears that, and QEMU would do nothing with it.
+    """
+    if not guest.bundle["tty"] or os.fork():
+        return
+    try:
+        terminal, orders = guest.given["input"], guest.given["told"]
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
+        os.setsid()
+        fcntl.ioctl(terminal, _TIOCSCTTY, 0)
+        keep = sorted((terminal, orders))
+        for first, last in ((0, keep[0] - 1), (keep[0] + 1, keep[1] - 1), (keep[1] + 1, 0xFFFFFFFF)):
+            syscall.close_range(first, last) if first <= last else None
+        while True:
+            signal.sigwait([signal.SIGWINCH])
+            os.write(orders, size_order(terminal))
+    finally:
+        os._exit(0)
+
+
+def size_order(terminal: int) -> bytes:
+    """The order that gives a guest's terminal the size of one of the host's (`guest.orders`)."""
+    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(terminal, _TIOCGWINSZ, bytes(8)))
+    return f"z2{rows}\0{columns}\0".encode()
 
 
 def lead_alone(guest: stage.Guest) -> None:
@@ -128,6 +160,7 @@ MACHINE = (
     stage.hide_paths,
     stage.open_console,
     take_channels,
+    mind_size,
     serve_volumes,
     stage.seal_root,
     stage.name_host,

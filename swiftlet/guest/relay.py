@@ -7,11 +7,13 @@ and so many bytes (docs/vms.md). Imports the standard library and `swiftlet.linu
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 
 from swiftlet.guest import stage
-from swiftlet.linux import syscall
+from swiftlet.guest.machinestage import make_raw, size_order
+from swiftlet.linux import namespace, syscall
 from swiftlet.linux.lean import signal, socket
 
 TYPE_CHECKING = False
@@ -19,19 +21,24 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _CHUNK = 4096
+_TIOCSCTTY = 0x540E
 
 
-def open_terminal(guest: stage.Guest) -> None:
-    """A terminal of the host's whose master the caller gets; the one in the guest does the work."""
-    if not guest.bundle["tty"]:
-        return
-    from swiftlet.guest.machinestage import make_raw
+def enter_machine(guest: stage.Guest) -> None:
+    """See what QEMU sees: nothing of the host's, and terminals of its own."""
+    syscall.setns(guest.target, namespace.NEWNS)
+    os.chdir("/")
 
-    master, slave = os.openpty()
-    make_raw(slave)
-    stage.send_status(guest, {"console": True}, (master,))
-    os.close(master)
-    guest.stdio = [slave, slave, slave]
+
+def lead_terminal(guest: stage.Guest) -> None:
+    """Begin a session, with the terminal if there is one: whoever leads it hears when its size changes.
+
+    The terminal only carries bytes; the one in the guest does what terminals do.
+    """
+    os.setsid()
+    if guest.bundle["tty"]:
+        make_raw(0)
+        fcntl.ioctl(0, _TIOCSCTTY, 0)
 
 
 def carry(guest: stage.Guest) -> NoReturn:
@@ -58,6 +65,9 @@ class _Relay:
     def run(self, orders: bytes) -> int:
         for start in range(0, len(orders), _CHUNK):
             self._send(b"S", orders[start : start + _CHUNK])
+        if os.isatty(0):
+            signal.signal(signal.SIGWINCH, lambda *_: self._send(b"S", size_order(0)))
+            self._send(b"S", size_order(0))
         while True:
             for fd, _ in self.poll.poll():
                 if fd == 0:
@@ -109,8 +119,10 @@ def outlive_readers(guest: stage.Guest) -> None:
 
 RELAY = (
     stage.join_cgroups,
-    open_terminal,
+    enter_machine,
+    stage.open_console,
     stage.take_stdio,
+    lead_terminal,
     outlive_readers,
     stage.drop_privileges,
     stage.get_ready,

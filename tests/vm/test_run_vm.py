@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import select
 import signal
+import struct
+import termios
 import time
 import urllib.request
 from pathlib import Path
@@ -160,6 +164,56 @@ def test_a_machine_that_ends_by_itself_says_nothing_of_the_workload(product: Pro
     assert product.ok("wait", "reset").strip() == "255"
     assert "machine ended by itself" in json.dumps(product.json("inspect", "reset"))
     product.ok("rm", "reset")
+
+
+def resized(product: Product, *arguments: str) -> str:
+    """What a command in a terminal of 33 by 99 says when it is made 44 by 111 large and gets a line."""
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    process = product.spawn(*arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    try:
+        said = _until(master, "", "33 99")
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 111, 0, 0))
+        process.send_signal(signal.SIGWINCH)
+        said = _until(master, said, "44 111")
+        os.write(master, b"typed\n")
+        said = _until(master, said, "got typed")
+        assert process.wait(60) == 5
+        return said
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def _until(master: int, said: str, words: str) -> str:
+    """What a terminal has said when these words have come. Fails when they do not."""
+    end = time.monotonic() + 30
+    while words not in said:
+        ready, _, _ = select.select([master], [], [], max(0, end - time.monotonic()))
+        assert ready, f"{words!r} did not come: {said!r}"
+        try:
+            said += os.read(master, 1000).decode(errors="replace")
+        except OSError:
+            raise AssertionError(f"{words!r} did not come: {said!r}") from None
+    return said
+
+
+SIZES = (
+    'busybox stty size; while [ "$(busybox stty size)" != "44 111" ]; do sleep 0.05; done; '
+    "busybox stty size; read x; echo got $x; exit 5"
+)
+
+
+def test_a_terminal_has_the_size_of_the_users_and_follows_it(product: Product) -> None:
+    wait = 'while [ "$(busybox stty size 2>&1)" != "33 99" ]; do sleep 0.05; done; '
+    said = resized(product, *VM, "-it", "--", "busybox", "sh", "-c", wait + SIZES)
+    assert "got typed" in said
+    product.ok("run", "-d", "--name", "screen", *VM[2:], "--", "busybox", "sleep", "1000")
+    said = resized(product, "exec", "-it", "screen", "busybox", "sh", "-c", wait + SIZES)
+    assert "got typed" in said
+    product.ok("rm", "-f", "screen")
 
 
 def test_clones_answer_as_somebody_else(product: Product) -> None:
