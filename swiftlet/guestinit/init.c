@@ -322,7 +322,10 @@ static bool is_alone(void)
 		return false;
 	for (struct session *each = sessions; each < sessions + SESSIONS; each++)
 		each->port = each->master = each->in.from = each->in.to = each->out[0].from = each->out[1].from = -1;
-	sessions->out[0].to = sessions->out[1].to = open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	int console = open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	if (write(console, "", 0) < 0) // the kernel believes in a serial port that is not there
+		console = open("/dev/tty0", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	sessions->out[0].to = sessions->out[1].to = dup2(console, 2);
 	button = open("/dev/input/event0", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	find_data();
 	for (ssize_t count; (count = read(file, bytes, sizeof bytes)) > 0;)

@@ -37,8 +37,8 @@ def image_build(work: Work) -> dict[str, Any]:
     workload = workload_of(asked["workload"])
     _check(asked)
     build.check_programs(asked["firmware"], asked["formats"], asked["size"])
-    kernel = kernel_for(work.layout.cache, workload.kernel, asked["firmware"])
-    with Session(work.layout) as session:
+    with Session(work.layout) as session:  # which keeps the cache from being emptied, too
+        kernel = kernel_for(work.layout.cache, workload.kernel, asked["firmware"])
         rootfs = _rootfs(work, session, workload)
         raw = f"{session.directory}/disk.raw"
         try:

@@ -19,7 +19,7 @@ DISKS = {
     "ide": ("ide-hd,drive=disk",),
     "scsi": ("virtio-scsi-pci", "scsi-hd,drive=disk"),
     "pvscsi": ("pvscsi", "scsi-hd,drive=disk"),
-    "lsi": ("mptsas1068", "scsi-hd,drive=disk"),
+    "lsi": ("mptsas1068", "scsi-hd,drive=disk,wwn=0x5000c50015ea71ac"),  # without a name of the world's it has no disk
     "nvme": ("nvme,drive=disk,serial=1",),
 }
 CARDS = {"virtio": "virtio-net-pci", "e1000": "e1000", "e1000e": "e1000e", "vmxnet3": "vmxnet3"}
@@ -41,6 +41,7 @@ class Machine:
         memory: int = 256,
         guest_port: int = 8080,
         keep: bool = False,
+        serial: bool = True,
     ) -> None:
         self.port = _free_port()
         self._log = f"{folder}/console"
@@ -48,7 +49,8 @@ class Machine:
         if os.path.exists(self._log):
             os.unlink(self._log)
         words = ["qemu-system-x86_64", "-machine", machine, "-accel", "tcg", "-cpu", "max", "-m", str(memory)]
-        words += ["-nodefaults", "-display", "none", "-vga", "std", "-no-reboot", "-serial", f"file:{self._log}"]
+        words += ["-nodefaults", "-display", "none", "-vga", "std", "-no-reboot"]
+        words += ["-serial", f"file:{self._log}" if serial else "none"]
         words += ["-monitor", f"unix:{self._monitor},server=on,wait=off"]
         if firmware == "efi":
             settings = f"{folder}/settings.fd"
@@ -66,7 +68,7 @@ class Machine:
 
     @property
     def console(self) -> str:
-        """What the machine has written."""
+        """What the machine has written, its lines ended as ours."""
         try:
             with open(self._log, errors="replace") as file:
                 return file.read()
@@ -78,7 +80,7 @@ class Machine:
         end = self._begin + seconds
         while time.monotonic() < end and self.process.poll() is None:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as reply:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=0.5) as reply:
                     return reply.read().decode(), time.monotonic() - self._begin
             except (OSError, urllib.error.URLError):
                 time.sleep(0.05)
@@ -95,10 +97,21 @@ class Machine:
 
     def press_power(self) -> None:
         """Ask for the end as a host's owner does."""
+        self._command("system_powerdown")
+
+    def screen(self) -> str:
+        """What stands on the screen, or stood there before it scrolled, where it shows text as a BIOS leaves it."""
+        path = f"{self._monitor}.screen"
+        self._command(f'pmemsave 0xb8000 32768 "{path}"')
+        with open(path, "rb") as file:
+            cells = file.read()[::2].decode("latin-1")
+        return "".join(f"{cells[start : start + 80].rstrip()}\n" for start in range(0, len(cells), 80))
+
+    def _command(self, text: str) -> None:
         with socket.socket(socket.AF_UNIX) as monitor:
             monitor.connect(self._monitor)
-            monitor.sendall(b"system_powerdown\n")
             monitor.settimeout(2)
+            monitor.sendall(f"{text}\n".encode())
             time.sleep(0.5)
             monitor.recv(65536)
 
