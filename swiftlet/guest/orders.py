@@ -90,7 +90,7 @@ def on_disk(
         order("h", bundle.hostname),
         order("n", "lo", "", "127.0.0.1", "255.0.0.0", ""),
         order("f", "/proc/sys/kernel/threads-max", "0644", str(max(64, bundle.workload.resources.pids or 0))),
-        order("o", str(at_end), str(at_button)),
+        order("w", str(at_end), str(at_button)),
     ]
     if bundle.read_only:
         told.append(order("m", "none", "/", "", str(32 | _READ_ONLY), ""))

@@ -202,7 +202,7 @@ static void follow(struct session *session)
 			expect(atoi(field[0]));
 		else if (key == 's')
 			report("said %.80s\n", field[0]);
-		else if (key == 'o' && !session->framed)
+		else if (key == 'w' && !session->framed)
 			at_end = strtoul(field[0], 0, 0), at_button = atoi(field[1]);
 		else if (!session->framed && obey(key, field) < 0)
 			report("failed %c %.80s %.80s: %s\n", key, field[0], field[1], strerror(errno));

@@ -11,8 +11,7 @@ from swiftlet.guest import standalone
 from swiftlet.image.disk import build, formats, plan
 from swiftlet.image.disk.ovf import Appliance
 from swiftlet.image.disk.root import make_root
-from swiftlet.image.kernel import configuration
-from swiftlet.image.kernel.build import Kernel, kernels_of
+from swiftlet.image.kernel.kept import Kernel, kernel_named, kernels_of, values_of
 from swiftlet.image.machine import LOWERS, machine_tree
 from swiftlet.image.tree import materialise
 from swiftlet.model.bundle import Bundle, Rootfs
@@ -28,7 +27,7 @@ from swiftlet.store.session import Session
 if TYPE_CHECKING:
     from swiftlet.node.pull import Work
 
-_BUILD_HINT = "swiftlet kernel build --profile disk"
+_BUILD = "swiftlet kernel build --profile disk"
 
 
 def image_build(work: Work) -> dict[str, Any]:
@@ -69,30 +68,25 @@ def _check(asked: dict[str, Any]) -> None:
 
 
 def kernel_for(cache: str, name: str, firmware: Sequence[str]) -> Kernel:
-    """A kernel by the beginning of its digest, or the newest that starts from a disk.
+    """A kernel by its profile or digest, or the newest that starts from a disk.
 
     Raises NotFoundError, InputError for one that does not.
     """
-    lacking: list[str] = []
-    for kernel in kernels_of(cache):
-        if kernel.digest.startswith(name):
-            lacking = _lacking(kernel, firmware)
-            if not lacking:
-                return kernel
-            if name:
-                break
-    if name and lacking:
+    if not name:
+        found = next((kernel for kernel in kernels_of(cache) if not _lacking(kernel, firmware)), None)
+        if found is None:
+            raise NotFoundError("no kernel that starts from a disk has been built here", f"`{_BUILD}` builds one")
+        return found
+    kernel = kernel_named(cache, name)
+    if lacking := _lacking(kernel, firmware):
         told = f"kernel {name} does not start from a disk here: it lacks {', '.join(lacking)}"
-        raise InputError(f"--kernel: {told}", _BUILD_HINT)
-    if name:
-        raise NotFoundError(f"no kernel {name}", "swiftlet kernel ls")
-    raise NotFoundError("no kernel that starts from a disk has been built here", f"{_BUILD_HINT}   (minutes, once)")
+        raise InputError(f"--kernel: {told}", f"`{_BUILD}` builds one that does")
+    return kernel
 
 
 def _lacking(kernel: Kernel, firmware: Sequence[str]) -> list[str]:
     try:
-        with open(f"{kernel.folder}/config") as file:
-            return plan.lacking(configuration.read(file.read()), firmware)
+        return plan.lacking(values_of(kernel), firmware)
     except OSError:
         return ["its configuration"]
 

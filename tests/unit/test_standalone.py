@@ -40,7 +40,7 @@ def test_what_is_written_goes_to_memory_or_to_the_partition_for_it() -> None:
 
 def test_how_it_ends_and_what_the_button_means_come_before_the_command() -> None:
     text = told(plan())
-    assert text.index(orders.order("o", "7", "15")) < text.index(orders.order("a", "nginx"))
+    assert text.index(orders.order("w", "7", "15")) < text.index(orders.order("a", "nginx"))
     assert text.endswith(orders.order("x"))
 
 

@@ -1,7 +1,7 @@
 """`swiftlet image build`: what it makes starts under real firmware, with the disks and cards of other hosts.
 
 The kernel is one of the profile `disk`: that of SWIFTLET_TEST_KERNELS (a cache's folder) if it has one, else it is
-built here, which takes minutes.
+built into the tree's cache, which takes minutes the first time.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from pathlib import Path
 import pytest
 
 from swiftlet.image.disk import grub, plan
-from swiftlet.image.kernel import build, configuration, profile, source
+from swiftlet.image.kernel import build, configuration, profile
 from swiftlet.model.error import NotFoundError
 from swiftlet.node.disks import kernel_for
 from tests.product import Product, eventually
 from tests.vm.booting import OVMF, Machine
+from tests.vm.conftest import CACHE
 
 pytestmark = [
     pytest.mark.root,
@@ -68,17 +69,16 @@ def made() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def disk_product(product: Product) -> Product:
+def disk_product(product: Product, request: pytest.FixtureRequest) -> Product:
     """The product with a kernel that starts from disks."""
-    cache = f"{product.instance.root}/cache"
-    os.makedirs(f"{cache}/kernels", mode=0o700, exist_ok=True)
-    given = os.environ.get("SWIFTLET_TEST_KERNELS", "")
+    folder = f"{product.instance.root}/cache/kernels"
+    os.makedirs(folder, mode=0o700, exist_ok=True)
     try:
-        kernel = kernel_for(given, "", plan.FIRMWARE)
-        shutil.copytree(kernel.folder, f"{cache}/kernels/{kernel.digest}")
+        kernel = kernel_for(os.environ.get("SWIFTLET_TEST_KERNELS", ""), "", plan.FIRMWARE)
     except NotFoundError:
         requests = profile.requests_of(profile.profile_named("disk")).values()
-        build.build(source.source_at(source.DEBIAN, cache), requests, cache)
+        kernel = build.build(request.getfixturevalue("debian_source"), requests, CACHE, name="disk")
+    os.symlink(kernel.folder, f"{folder}/{kernel.digest}")
     return product
 
 
@@ -262,6 +262,7 @@ def with_any_kernel(installation: Product) -> Product:
         (("--at-end", "explode"), "--at-end: there is no 'explode'"),
         (("--size", "1M"), "--size: 1048576 bytes are too few"),
         (("--kernel", "ffff"), "no kernel ffff"),
+        (("--kernel", "server"), "no kernel of profile server is built"),
         (("-o", "/nowhere/x"), "/nowhere is no folder"),
     ],
 )
@@ -288,7 +289,7 @@ def test_a_workload_without_a_command_is_told_what_to_add(with_any_kernel: Produ
 def test_without_a_kernel_for_disks_it_is_said_how_to_get_one(installation: Product) -> None:
     done = installation.run("image", "build", "-t", BUSYBOX, "--", "busybox")
     assert "no kernel that starts from a disk" in done.stderr
-    assert "hint: swiftlet kernel build --profile disk" in done.stderr
+    assert "hint: `swiftlet kernel build --profile disk`" in done.stderr
 
 
 def test_a_volume_of_a_workload_file_cannot_go_along(with_any_kernel: Product, tmp_path: Path) -> None:
