@@ -60,12 +60,9 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 
 
 @pytest.fixture(scope="session")
-def made() -> Iterator[Path]:
-    """A folder for images, on a disk: /tmp may be memory."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        yield Path(folder)
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for images."""
+    return tmp_path_factory.mktemp("images")
 
 
 @pytest.fixture(scope="session")
