@@ -137,6 +137,9 @@ type KernelOption (
   help: string
 )
 
+# A disk image. bytes: its length, of which disk_bytes take room. digest: SHA-256.
+type DiskImage (format: string, path: string, bytes: int, disk_bytes: int, digest: string)
+
 # Called with `more`. With `interactive` and without `tty` the caller's standard input comes along.
 method Run(workload: object, detach: ?bool, snapshot: ?string) -> (
   progress: ?Progress,
@@ -258,6 +261,17 @@ method KernelExplain(option: string, kernel: ?string) -> (
 )
 
 method KernelRemove(kernel: string) -> (kernel: KernelLine, bytes: int)
+
+# Disk images that a host's firmware starts. output: absolute, each format adds its ending. at_end: what the machine
+# does when the workload has ended: off, restart or stay.
+method ImageBuild(
+  workload: object,
+  output: string,
+  formats: ?[]string,
+  firmware: ?[]string,
+  size: ?int,
+  at_end: ?string
+) -> (progress: ?Progress, images: ?[]DiskImage, kernel: ?string)
 
 method Doctor() -> (findings: []Finding)
 

@@ -76,6 +76,7 @@ class Methods:
             "KernelDiff": Method(p.KernelDiff, self._worker("kernel_diff")),
             "KernelExplain": Method(p.KernelExplain, self._worker("kernel_explain")),
             "KernelRemove": Method(p.OneKernel, self._worker("kernel_remove")),
+            "ImageBuild": Method(p.ImageBuild, self._worker("image_build", streams=True), streams=True),
             "Doctor": Method(p.Nothing, self._doctor),
             "CheckProgram": Method(p.Nothing, self._worker("check_program", streams=True), streams=True),
         }

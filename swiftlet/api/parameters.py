@@ -183,3 +183,14 @@ class KernelExplain(msgspec.Struct, forbid_unknown_fields=True):
 
     option: str
     kernel: str | None = None
+
+
+class ImageBuild(msgspec.Struct, forbid_unknown_fields=True):
+    """workload: as of `Run`. output: absolute, without an ending. size: bytes, 0 for no more than is needed."""
+
+    workload: dict[str, Any]
+    output: str
+    formats: tuple[str, ...] = ("raw",)
+    firmware: tuple[str, ...] = ("bios", "efi")
+    size: int = 0
+    at_end: str = "off"

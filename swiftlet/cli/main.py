@@ -31,12 +31,13 @@ MODULES = {
     "store": "store",
     "guest": "guest",
     "kernel": "kernel",
+    "image": "image",
     "doctor": "doctor",
     "version": "version",
 }
 """First word -> module below `swiftlet.cli`, in the order of the help. Each has COMMANDS."""
 
-GROUPS = ("template", "store", "snapshot", "guest", "kernel")
+GROUPS = ("template", "store", "snapshot", "guest", "kernel", "image")
 """First words that are no command by themselves: a second one follows."""
 
 

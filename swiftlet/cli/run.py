@@ -40,13 +40,13 @@ def _run(parsed: Parsed) -> int:
         return follow(client, "Run", parameters, interactive=interactive, tty=tty, quiet=quiet)
 
 
-def workload_of(parsed: Parsed, client: Client) -> dict[str, Any]:
-    """The workload that flags (and a file, which the daemon reads) declare."""
+def workload_of(parsed: Parsed, client: Client, command: str = "run") -> dict[str, Any]:
+    """The workload that flags (and a file, which the daemon reads) declare. command: which is typed."""
     for template in parsed.many("template"):
         if template.startswith("-"):
             from swiftlet.cli.elsewhere import TERMINAL
 
-            raise InputError(f"run: -t needs the name of a template, not {template!r}", TERMINAL)
+            raise InputError(f"{command}: -t needs the name of a template, not {template!r}", TERMINAL)
     workload = declared(parsed, os.environ, os.getcwd())
     if parsed.on("file"):
         workload = combine(_read_file(parsed.one("file"), client), workload)
@@ -54,7 +54,8 @@ def workload_of(parsed: Parsed, client: Client) -> dict[str, Any]:
         return workload
     if not workload.get("templates"):
         given = f" -t {parsed.arguments[0]}" if parsed.arguments else " -t TEMPLATE"
-        raise InputError("run: no template", f"name one, as in: swiftlet run{given}; `swiftlet template ls` lists them")
+        hint = f"name one, as in: swiftlet {command}{given}; `swiftlet template ls` lists them"
+        raise InputError(f"{command}: no template", hint)
     if workload.get("tty"):
         workload["env"] = {"TERM": "xterm", **workload.get("env", {})}
     return workload

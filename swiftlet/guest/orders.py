@@ -70,6 +70,33 @@ def resume(bundle: Bundle, card: Card | None, files: Mapping[str, str], now_ns: 
     return "".join(told)
 
 
+def on_disk(
+    bundle: Bundle, files: Mapping[str, str], limits: Mapping[str, int], *, data: bool, at_end: int, at_button: int
+) -> str:
+    """The orders of a disk image, which lie in its root: nobody is there to tell it more, and its disks' names,
+    address and clock are found out by its kernel.
+
+    data: whether there is a partition for what is written. at_end: what reboot(2) is to do when the workload has
+    ended. at_button: number of the signal that the workload gets when the host wants its end.
+    """
+    upper = ("/dev/data", "ext4") if data else ("tmpfs", "tmpfs")
+    told = [
+        order("m", upper[0], _UPPER, upper[1], "0", "" if data else "mode=755"),
+        *_overlay(len(bundle.rootfs.lowers)),
+        *_kernel_file_systems(bundle.shm_bytes),
+        *_volumes(bundle, ()),
+        *(order("f", path, "0644", text) for path, text in files.items()),
+        order("l", "/proc/net/pnp", "/etc/resolv.conf"),  # the servers that DHCP told the kernel
+        order("h", bundle.hostname),
+        order("n", "lo", "", "127.0.0.1", "255.0.0.0", ""),
+        order("f", "/proc/sys/kernel/threads-max", "0644", str(max(64, bundle.workload.resources.pids or 0))),
+        order("w", str(at_end), str(at_button)),
+    ]
+    if bundle.read_only:
+        told.append(order("m", "none", "/", "", str(32 | _READ_ONLY), ""))
+    return "".join(told) + command(bundle.argv, bundle.env, bundle, limits, terminal=None)
+
+
 def identity(hostname: str, card: Card | None, now_ns: int, entropy: str) -> list[str]:
     """What makes one guest another one than its clone."""
     told = [
@@ -117,10 +144,14 @@ def _root(bundle: Bundle, images: int) -> Iterable[str]:
     for number in range(images):
         yield order("m", f"/dev/vd{chr(ord('b') + number)}", f"{_LOWER}/{number}", "erofs", str(_READ_ONLY), "")
     yield order("m", "tmpfs", _UPPER, "tmpfs", "0", "mode=755")
+    yield from _overlay(images)
+
+
+def _overlay(lowers: int) -> Iterable[str]:
     for name in ("upper", "work"):
         yield order("d", f"{_UPPER}/{name}", "0755")
-    lowers = ":".join(f"{_LOWER}/{number}" for number in range(images))
-    options = f"lowerdir={lowers},upperdir={_UPPER}/upper,workdir={_UPPER}/work"
+    lower = ":".join(f"{_LOWER}/{number}" for number in range(lowers))
+    options = f"lowerdir={lower},upperdir={_UPPER}/upper,workdir={_UPPER}/work"
     yield order("m", "overlay", _ROOT, "overlay", "0", options)
     yield order("p", _ROOT)
 

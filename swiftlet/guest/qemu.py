@@ -171,6 +171,7 @@ def _kernel(settings: Settings) -> list[str]:
         "panic=-1",
         "random.trust_cpu=on",
         *_clocks(settings),
+        "ip=off",  # a kernel for disk images would ask for an address, and init is told it
     ]
     return ["-kernel", settings.kernel, "-append", " ".join(words)]
 

@@ -25,6 +25,7 @@ struct session {
 
 static struct session sessions[SESSIONS];
 static int orders_port = -1, wake[2], ending = -1;
+static int button = -1, at_button, at_end = RB_AUTOBOOT; // a host of ours is told to end instead
 
 static void report(const char *format, ...)
 {
@@ -201,6 +202,8 @@ static void follow(struct session *session)
 			expect(atoi(field[0]));
 		else if (key == 's')
 			report("said %.80s\n", field[0]);
+		else if (key == 'w' && !session->framed)
+			at_end = strtoul(field[0], 0, 0), at_button = atoi(field[1]);
 		else if (!session->framed && obey(key, field) < 0)
 			report("failed %c %.80s %.80s: %s\n", key, field[0], field[1], strerror(errno));
 	if (session->pid) { // its own orders have been used up
@@ -293,6 +296,45 @@ static void open_ports(void)
 	sessions->out[0].to = open_port(2, 100), sessions->out[1].to = open_port(3, 0), sessions->in.from = open_port(4, 0);
 }
 
+// The partition behind the one that the root is on, under a name that does not depend on the kind of disk.
+static void find_data(void)
+{
+	char path[64], text[512] = "", name[64] = "/dev/";
+	struct stat root;
+
+	stat("/", &root);
+	snprintf(path, sizeof path, "/sys/dev/block/%u:%u/uevent", major(root.st_dev), minor(root.st_dev));
+	int file = open(path, O_RDONLY | O_CLOEXEC);
+	read(file, text, sizeof text - 1);
+	close(file);
+	char *found = strstr(text, "DEVNAME=");
+	if (found && sscanf(found, "DEVNAME=%48s", name + 5) == 1)
+		name[strlen(name) - 1]++, symlink(name, "/dev/data");
+}
+
+// A disk image is told by a file what to do, and says what it has to say on the console. False when there is none.
+static bool is_alone(void)
+{
+	char bytes[CHUNK];
+	int file = open("/orders", O_RDONLY | O_CLOEXEC);
+
+	if (file < 0)
+		return false;
+	for (struct session *each = sessions; each < sessions + SESSIONS; each++)
+		each->port = each->master = each->in.from = each->in.to = each->out[0].from = each->out[1].from = -1;
+	int console = open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	if (write(console, "", 0) < 0) // the kernel believes in a serial port that is not there
+		console = open("/dev/tty0", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	sessions->out[0].to = sessions->out[1].to = dup2(console, 2);
+	button = open("/dev/input/event0", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	find_data();
+	for (ssize_t count; (count = read(file, bytes, sizeof bytes)) > 0;)
+		add(&sessions->orders, bytes, count);
+	close(file);
+	follow(sessions);
+	return true;
+}
+
 static bool listens(struct session *session)
 {
 	return session->framed ? session->port >= 0 : session->in.from >= 0 && !session->in.ended && session->pid;
@@ -302,7 +344,7 @@ static int watch(struct pollfd *polled)
 {
 	int count = 2;
 
-	polled[0] = (struct pollfd){wake[0], POLLIN, 0}, polled[1] = (struct pollfd){orders_port, POLLIN, 0};
+	polled[0] = (struct pollfd){wake[0], POLLIN, 0}, polled[1] = (struct pollfd){orders_port < 0 ? button : orders_port, POLLIN, 0};
 	for (struct session *session = sessions; session < sessions + SESSIONS; session++) {
 		for (struct stream *out = session->out; out < session->out + 2; out++)
 			if (out->left || out->from >= 0)
@@ -326,12 +368,15 @@ int main(void)
 	pipe2(wake, O_CLOEXEC | O_NONBLOCK);
 	sigaction(SIGCHLD, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_NOCLDSTOP | SA_RESTART}, 0);
 	signal(SIGPIPE, SIG_IGN);
-	open_ports();
+	if (!is_alone())
+		open_ports();
 	while (ending < 0) {
 		poll(polled, watch(polled), -1);
 		ssize_t count = read(orders_port, bytes, sizeof bytes);
 		if (count > 0)
 			add(&sessions->orders, bytes, count), follow(sessions);
+		if (read(button, bytes, sizeof bytes) > 0 && sessions->pid)
+			kill(sessions->pid, at_button);
 		for (struct session *session = sessions; session < sessions + SESSIONS; session++) {
 			while (drain(session, 0) || drain(session, 1))
 				;
@@ -344,6 +389,6 @@ int main(void)
 	}
 	sync();
 	report("exited %d\n", ending);
-	reboot(RB_AUTOBOOT); // QEMU is told to end instead
+	reboot(at_end);
 	return 0;
 }

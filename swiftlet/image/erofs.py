@@ -67,17 +67,22 @@ def _known(path: str) -> Image | None:
     return image
 
 
-def _make(tree: str, path: str) -> Image:
+def write_image(tree: str, path: str) -> None:
+    """Write the image of a tree to a file that is there. Raises HostError (no mkfs.erofs), FullError, StoreError."""
     program = shutil.which("mkfs.erofs")
     if program is None:
         raise HostError("no mkfs.erofs here to make the root of a machine", "apt-get install erofs-utils")
+    command = [program, "-x-1", "-T0", "-U", _UUID, "--quiet", path, tree]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise _failed(done.stderr or done.stdout, path)
+
+
+def _make(tree: str, path: str) -> Image:
     handle, interim = tempfile.mkstemp(prefix=".", dir=os.path.dirname(path))
     os.close(handle)
     try:
-        command = [program, "-x-1", "-T0", "-U", _UUID, "--quiet", interim, tree]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
-        if done.returncode:
-            raise _failed(done.stderr or done.stdout, path)
+        write_image(tree, interim)
         size = os.stat(interim).st_size
         os.truncate(interim, -(-size // _ALIGNED) * _ALIGNED)
         os.chmod(interim, 0o444)

@@ -27,6 +27,12 @@ _COMPILE = (
 
 def machine_root(cache: str) -> Image:
     """The image that every machine starts from. Raises HostError (no compiler), KernelError, FullError, StoreError."""
+    tree = machine_tree(cache)
+    return image_of(tree, os.path.basename(tree), cache)
+
+
+def machine_tree(cache: str) -> str:
+    """Where the tree of that image lies. Raises HostError (no compiler), KernelError."""
     sources = sorted(name for name in os.listdir(SOURCES) if name.endswith((".c", ".h")))
     digest = hashlib.sha256("\0".join((*_COMPILE, *_FOLDERS)).encode())
     for name in sources:
@@ -37,7 +43,7 @@ def machine_root(cache: str) -> Image:
     tree = f"{cache}/images/{name}"
     if not os.path.isdir(tree):
         _make_tree(tree, [each for each in sources if each.endswith(".c")])
-    return image_of(tree, name, cache)
+    return tree
 
 
 def _make_tree(tree: str, sources: list[str]) -> None:

@@ -170,6 +170,12 @@ def told_to(bundle: Bundle, machine: Machine, attached: Attached | None, files: 
     return {"orders": started, "script": ""}
 
 
+def disk_orders(bundle: Bundle, files: Mapping[str, str], *, data: bool, at_end: int, at_button: int) -> str:
+    """What the first process of a disk image is told, wherever it is started."""
+    settings = {**files, **_NETWORK_SETTINGS}
+    return orders.on_disk(bundle, settings, _LIMITS, data=data, at_end=at_end, at_button=at_button)
+
+
 def command_orders(bundle: Bundle, request: Mapping[str, Any]) -> str:
     """What the first process is told of a further command. request: as the launcher gets it."""
     fields = {name: request[name] for name in ("cwd", "uid", "gid", "groups")}

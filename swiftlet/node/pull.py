@@ -373,6 +373,12 @@ def _check_program(work: Work) -> dict[str, Any]:
     return {"path": program(work.layout.cache)}
 
 
+def _image_build(work: Work) -> dict[str, Any]:
+    from swiftlet.node.disks import image_build
+
+    return image_build(work)
+
+
 def _kernels(name: str) -> Callable[[Work], dict[str, Any]]:
     """An operation of `kernels`, which is imported when it is asked for."""
 
@@ -403,6 +409,7 @@ OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "doctor": _doctor,
     "check_program": _check_program,
     **{name: _kernels(name) for name in KERNEL_OPERATIONS},
+    "image_build": _image_build,
 }
 
 

@@ -40,7 +40,7 @@ LEAVE_SECONDS = 2.0
 SWEEP_SECONDS = 20.0
 """Compilers that were killed may take so long to be gone on a busy host."""
 
-_EXCLUSIVE = frozenset(("stack", "resolve", "component", "explain"))
+_EXCLUSIVE = frozenset(("stack", "resolve", "component", "explain", "image_build"))
 """Operations that may have to resolve."""
 
 _BUILDS = frozenset(("kernel_build",))

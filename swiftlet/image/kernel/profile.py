@@ -33,6 +33,7 @@ PROFILES: Mapping[str, Profile] = {
         Profile("toolchain", "server for compilers, debuggers and shells", ("base", "net", "server", "toolchain")),
         Profile("docker", "server that is itself a host of containers", ("base", "net", "server", "docker")),
         Profile("paper", "what the MicroswiftOS paper's appendix A leaves", ("base", "net", "paper")),
+        Profile("disk", "server for disk images under any firmware", ("base", "net", "server", "disk")),
     )
 }
 
