@@ -1,0 +1,107 @@
+"""Which lines of a kernel's source have run, from QEMU's log of the code that it translated (`-d in_asm`).
+
+Emulation translates what runs and nothing else, so the log is complete at no cost. Addresses become lines by the line
+tables of `vmlinux.lines` (`build` with lines), all in one run of addr2line: a link map would tell only which object an
+address is in, and options are also asked for within files. Guests must run without KASLR.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from swiftlet.model.error import HostError, KernelError
+
+FIRST, LAST = 0xFFFFFFFF80000000, 0xFFFFFFFFA0000000
+"""Where the kernel's image is mapped (Documentation/x86/x86_64/mm.rst); above are modules and the vsyscall page."""
+
+_HIGH = "0xffffffff"
+
+
+class Place(NamedTuple):
+    """A line of the source. file: from the tree's root."""
+
+    file: str
+    line: int
+
+
+class Ran(NamedTuple):
+    """A line that has run. lasting: it is in code that is still there when the first process runs (not `__init`)."""
+
+    place: Place
+    lasting: bool
+
+
+def executed(lines: Iterable[str]) -> set[int]:
+    """The addresses of the kernel's instructions in a log.
+
+    Before the kernel has mapped itself high it runs at its physical addresses; after that low addresses are programs'.
+    """
+    found: set[int] = set()
+    low: set[int] = set()
+    for line in lines:
+        digits, colon, _ = line[:20].partition(":")
+        if not colon or not digits.startswith("0x"):
+            continue
+        if digits.startswith(_HIGH) and len(digits) == len(_HIGH) + 8:
+            address = int(digits, 16)
+            if FIRST <= address < LAST:
+                found.add(address)
+        elif not found:
+            low.add(int(digits, 16) + FIRST)
+    return found | {address for address in low if address < LAST}
+
+
+def init_text(system_map: str) -> range:
+    """Where the code is that is given up after the kernel's start, by System.map's text. Raises KernelError."""
+    ends = dict(re.findall(r"^([0-9a-f]+) \w (_sinittext|_einittext)$", system_map, re.MULTILINE))
+    by_name = {name: int(address, 16) for address, name in ends.items()}
+    try:
+        return range(by_name["_sinittext"], by_name["_einittext"])
+    except KeyError:
+        raise KernelError("System.map has no _sinittext and _einittext") from None
+
+
+def lines_of(folder: str, addresses: Iterable[int], tree: str) -> dict[Place, Ran]:
+    """The lines that instructions came from: each with all lines into which it was inlined.
+
+    folder: of a kernel that was built with lines. Raises HostError, KernelError, OSError.
+    """
+    with open(f"{folder}/System.map") as file:
+        start = init_text(file.read())
+    found: dict[Place, Ran] = {}
+    for address, place in _asked(f"{folder}/vmlinux.lines", sorted(addresses), os.path.realpath(tree)):
+        known = found.get(place)
+        if known is None or not known.lasting:
+            found[place] = Ran(place, address not in start)
+    return found
+
+
+def _asked(vmlinux: str, addresses: list[int], tree: str) -> Iterator[tuple[int, Place]]:
+    text = "".join(f"{address:#x}\n" for address in addresses)
+    try:
+        done = subprocess.run(
+            ["addr2line", "-a", "-i", "-e", vmlinux], input=text, capture_output=True, text=True, errors="replace"
+        )
+    except FileNotFoundError:
+        raise HostError("no addr2line here to read line tables", "apt-get install binutils") from None
+    if done.returncode:
+        raise KernelError(f"addr2line cannot read {vmlinux}: {done.stderr.strip() or done.returncode}")
+    return read_answers(done.stdout.splitlines(), tree)
+
+
+def read_answers(lines: Iterable[str], tree: str) -> Iterator[tuple[int, Place]]:
+    """What `addr2line -a -i` has answered: each address with the lines of the tree it came from, innermost first."""
+    address = 0
+    for line in lines:
+        if line.startswith("0x"):
+            address = int(line, 16)
+            continue
+        path, _, number = line.partition(" (")[0].rpartition(":")
+        if path.startswith("/") and number.isdigit() and int(number):
+            path = os.path.normpath(path)
+            if path.startswith(f"{tree}/"):
+                yield address, Place(path[len(tree) + 1 :], int(number))
