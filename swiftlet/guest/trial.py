@@ -27,14 +27,15 @@ DEADLINE_SECONDS = 60.0
 STOP_SECONDS = 10.0
 _ASK_AGAIN_SECONDS = 0.05
 _CONSOLE_LINES = 12
-_MOST_KEPT = 1 << 16
+_MOST_KEPT = 1 << 20
 
 
 class Trial(NamedTuple):
     """What is to be tried. orders: see `guest.orders.start`, with CARD for the network.
 
     kernel, images: paths. ports: of the guest, each of which must answer a request for `/`; without any, the
-    workload must end by itself with code 0. trace: path of a log of all translated code, "" for none.
+    workload must end by itself with code 0. trace: path of a log of all translated code, "" for none. words: what the
+    kernel is told besides.
     """
 
     kernel: str
@@ -45,12 +46,15 @@ class Trial(NamedTuple):
     processors: int = 1
     accelerator: str = "tcg"
     trace: str = ""
+    words: str = ""
     seconds: float = DEADLINE_SECONDS
 
 
 class Verdict(NamedTuple):
-    """How a trial went. why: "" when it passed. boot_ms: from QEMU's start until the first process asks for orders,
-    -1 when it never did. whole_ms: until everything had been seen and the machine was gone. output: of the workload.
+    """How a trial went. why: "" when it passed. output: of the workload; console: of the kernel.
+
+    boot_ms: from QEMU's start until the first process asks for orders, -1 when it never did. whole_ms: until
+    everything had been seen and the machine was gone.
     """
 
     passed: bool
@@ -58,6 +62,7 @@ class Verdict(NamedTuple):
     boot_ms: float
     whole_ms: float
     output: str
+    console: str
 
 
 class _Seen:
@@ -103,7 +108,14 @@ def run(trial: Trial) -> Verdict:
         whole = (time.monotonic() - begin) * 1e3
         if why:
             why = f"{why}{_told(f'{folder}/console')}"
-        return Verdict(not why, why, round(seen.ready_ms, 1), round(whole, 1), _text(f"{folder}/output"))
+        return Verdict(
+            not why,
+            why,
+            round(seen.ready_ms, 1),
+            round(whole, 1),
+            _text(f"{folder}/output"),
+            _text(f"{folder}/console"),
+        )
 
 
 def argv(settings: qemu.Settings, forwarded: dict[int, int], trace: str) -> list[str]:
@@ -129,7 +141,7 @@ def _settings(trial: Trial) -> qemu.Settings:
         images=trial.images,
         descriptors=descriptors,
         shares=0,
-        debug="nokaslr" if trial.trace else "",
+        debug=" ".join(filter(None, ("nokaslr" if trial.trace else "", trial.words))),
     )
 
 
