@@ -17,10 +17,11 @@ SEEN = Evidence("CONFIG_A", Place("init/main.c", 7), True)
 
 def test_everything_is_there_again(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path), "key")
-    journal.note_trace([SEEN], {"lines": 3}, RUN)
+    journal.note_trace([SEEN], {"lines": 3}, {"init/main.o": 0.5}, RUN)
     journal.note_run(RUN._replace(number=1, configuration="c1", passed=False))
     again = Journal(str(tmp_path), "key")
     assert (again.runs, again.evidence, again.counts) == (journal.runs, {"CONFIG_A": SEEN}, {"lines": 3})
+    assert again.initcalls == {"init/main.o": 0.5}
     assert again.run_of("c1") == journal.runs[1] and again.run_of("c2") is None
 
 

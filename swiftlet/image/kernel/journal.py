@@ -48,7 +48,10 @@ def digest_of(values: Mapping[str, str]) -> str:
 
 
 class Journal:
-    """The state of one derivation. runs: in their order. evidence: None until the full kernel was traced."""
+    """The state of one derivation. runs: in their order. evidence: None until the full kernel was traced.
+
+    counts, initcalls: see `note_trace`.
+    """
 
     def __init__(self, folder: str, key: str) -> None:
         """Take up what is there. Raises InputError when that is of another derivation, OSError."""
@@ -57,6 +60,7 @@ class Journal:
         self.runs: list[Run] = []
         self.evidence: dict[str, Evidence] | None = None
         self.counts: dict[str, int] = {}
+        self.initcalls: dict[str, float] = {}
         os.makedirs(folder, exist_ok=True)
         try:
             with open(f"{folder}/{FILE}") as file:
@@ -76,6 +80,7 @@ class Journal:
             rows = (Evidence(symbol, Place(*place), lasting) for symbol, place, lasting in said["evidence"])
             self.evidence = {each.symbol: each for each in rows}
         self.counts = dict(said["counts"])
+        self.initcalls = dict(said["initcalls"])
 
     def run_of(self, configuration: str) -> Run | None:
         """What is known of a configuration."""
@@ -86,16 +91,28 @@ class Journal:
         self.runs.append(run)
         self._write()
 
-    def note_trace(self, evidence: Iterable[Evidence], counts: Mapping[str, int], run: Run) -> None:
-        """Keep what the trace has shown, and the run that it is of. counts: of instructions, lines, files."""
+    def note_trace(
+        self, evidence: Iterable[Evidence], counts: Mapping[str, int], initcalls: Mapping[str, float], run: Run
+    ) -> None:
+        """Keep what the trace has shown, and the run that it is of.
+
+        counts: of instructions, lines, files. initcalls: milliseconds by object.
+        """
         self.evidence = {each.symbol: each for each in evidence}
         self.counts = dict(counts)
+        self.initcalls = dict(initcalls)
         self.runs.append(run)
         self._write()
 
     def _write(self) -> None:
         rows = None if self.evidence is None else [list(each) for each in self.evidence.values()]
-        said = {"key": self.key, "counts": self.counts, "runs": [run._asdict() for run in self.runs], "evidence": rows}
+        said = {
+            "key": self.key,
+            "counts": self.counts,
+            "initcalls": self.initcalls,
+            "runs": [run._asdict() for run in self.runs],
+            "evidence": rows,
+        }
         interim = f"{self.folder}/{FILE}.new"
         with open(interim, "w") as file:
             json.dump(said, file)

@@ -73,15 +73,17 @@ def lines_of(folder: str, addresses: Iterable[int], tree: str) -> dict[Place, Ra
     with open(f"{folder}/System.map") as file:
         start = init_text(file.read())
     found: dict[Place, Ran] = {}
-    for address, place in _asked(f"{folder}/vmlinux.lines", sorted(addresses), os.path.realpath(tree)):
+    for address, place in lines_at(folder, addresses, tree):
         known = found.get(place)
         if known is None or not known.lasting:
             found[place] = Ran(place, address not in start)
     return found
 
 
-def _asked(vmlinux: str, addresses: list[int], tree: str) -> Iterator[tuple[int, Place]]:
-    text = "".join(f"{address:#x}\n" for address in addresses)
+def lines_at(folder: str, addresses: Iterable[int], tree: str) -> Iterator[tuple[int, Place]]:
+    """Addresses in their order, each with its line and then those into which that was inlined."""
+    vmlinux = f"{folder}/vmlinux.lines"
+    text = "".join(f"{address:#x}\n" for address in sorted(addresses))
     try:
         done = subprocess.run(
             ["addr2line", "-a", "-i", "-e", vmlinux], input=text, capture_output=True, text=True, errors="replace"
@@ -90,7 +92,7 @@ def _asked(vmlinux: str, addresses: list[int], tree: str) -> Iterator[tuple[int,
         raise HostError("no addr2line here to read line tables", "apt-get install binutils") from None
     if done.returncode:
         raise KernelError(f"addr2line cannot read {vmlinux}: {done.stderr.strip() or done.returncode}")
-    return read_answers(done.stdout.splitlines(), tree)
+    return read_answers(done.stdout.splitlines(), os.path.realpath(tree))
 
 
 def read_answers(lines: Iterable[str], tree: str) -> Iterator[tuple[int, Place]]:

@@ -16,10 +16,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
-from swiftlet.image.kernel import build, configuration, derive, footprint, kconfig, search, trace
+from swiftlet.image.kernel import build, configuration, derive, footprint, initcalls, kconfig, search, trace
 from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.derive import Evidence, Requests
 from swiftlet.image.kernel.journal import Journal, Run, digest_of
@@ -43,16 +43,21 @@ class Checked(NamedTuple):
     passed: bool
     why: str
     boot_ms: float
+    console: str = ""
 
 
-Check = Callable[[Kernel, str], Checked]
-"""Runs the workload's checks on a kernel; with a path, has QEMU log there the code that it translates."""
+class Check(Protocol):
+    """Runs the workload's checks on a kernel."""
+
+    def __call__(self, kernel: Kernel, *, trace: str = "", words: str = "") -> Checked:
+        """trace: where QEMU is to log the code that it translates. words: what the kernel is told besides."""
 
 
 class Found(NamedTuple):
     """One option of the result. why: what is known of it. place: the line that ran, "" when none did.
 
-    bytes: of the objects that would not be there without it; None where it has none of its own.
+    bytes: of the objects that would not be there without it, milliseconds: of their initcalls in the full kernel; None
+    where it has none of its own.
     """
 
     symbol: str
@@ -60,17 +65,19 @@ class Found(NamedTuple):
     why: str
     place: str
     bytes: int | None
+    milliseconds: float | None
 
 
 class Dropped(NamedTuple):
     """An option that the full kernel had and the result has not. run: the first that passed without it.
 
-    bytes: as in Found.
+    bytes, milliseconds: as in Found.
     """
 
     symbol: str
     run: int
     bytes: int | None
+    milliseconds: float | None
 
 
 class Result(NamedTuple):
@@ -173,7 +180,8 @@ class _Derivation:
             return self.journal.evidence
         log = f"{self.journal.folder}/trace.log"
         begin = time.monotonic()
-        said = self.checked(full, "everything", log)
+        self.progress("check", "everything", 0, self.budget)
+        said = self.check(full, trace=log)
         if not said.passed:
             raise KernelError(f"the checks fail on the full kernel: {said.why}", "mend them or start from more options")
         self.progress("read", "what has run", 0, 0)
@@ -182,8 +190,10 @@ class _Derivation:
         ran = trace.lines_of(full.folder, addresses, self.source.path)
         evidence = derive.evidence_of(ran.values(), values, Tree(self.source.path, values), self.read)
         files = {place.file for place in ran}
+        timed = initcalls.by_object(self.check(full, words=initcalls.WORDS).console, full.folder, self.source.path)
         counts = {"instructions": len(addresses), "lines": len(ran), "files": len(files), "options": len(evidence)}
-        self.journal.note_trace(evidence.values(), counts, self.run("everything", values, full, said, begin))
+        run = self.run("everything", values, full, said, begin)
+        self.journal.note_trace(evidence.values(), counts, timed, run)
         os.unlink(log)
         return evidence
 
@@ -251,15 +261,11 @@ class _Derivation:
             kernel = build.build(self.source, settled.requests, self.cache, self.progress, self.jobs, NAME)
         except KernelError as error:
             return self.run(what, settled.values, None, Checked(False, str(error), -1), begin)
-        said = self.checked(kernel, what, "")
+        self.progress("check", what, len(self.journal.runs), self.budget)
+        said = self.check(kernel)
         if not said.passed:
             self.forget(kernel)
         return self.run(what, settled.values, kernel, said, begin)
-
-    def checked(self, kernel: Kernel, what: str, log: str) -> Checked:
-        """Let the checks judge a kernel."""
-        self.progress("check", what, len(self.journal.runs), self.budget)
-        return self.check(kernel, log)
 
     def run(self, what: str, values: Mapping[str, str], kernel: Kernel | None, said: Checked, begin: float) -> Run:
         """What goes into the journal."""
@@ -296,8 +302,8 @@ class _Derivation:
             if other is not None and other.digest != kernel.digest:
                 self.forget(other)
         objects = footprint.read(full.folder) or {}
-        gone = self.full.keys() - settled.values.keys()
-        dropped = [Dropped(each, self.first_without(each), _bytes(each, objects, self.full)) for each in sorted(gone)]
+        gone = sorted(self.full.keys() - settled.values.keys())
+        dropped = [Dropped(each, self.first_without(each), *self.costs(each, objects, self.full)) for each in gone]
         found = self.found(settled, evidence, footprint.read(kernel.folder) or {})
         journal = self.journal
         return Result(kernel, full, settled.requests, found, dropped, journal.runs, journal.counts, complete)
@@ -312,9 +318,18 @@ class _Derivation:
         """What is known of each option of the result."""
         kept = {each.symbol for each in self.kept}
         return [
-            Found(symbol, value, *_why(symbol, settled, evidence, kept), _bytes(symbol, objects, settled.values))
+            Found(
+                symbol, value, *_why(symbol, settled, evidence, kept), *self.costs(symbol, objects, settled.values)
+            )
             for symbol, value in sorted(settled.values.items())
-        ]
+        ]  # fmt: skip
+
+    def costs(
+        self, symbol: str, objects: Mapping[str, footprint.Object], values: Mapping[str, str]
+    ) -> tuple[int | None, float | None]:
+        """Bytes and milliseconds of an option that is on."""
+        needs = {path: each.needs for path, each in objects.items()}
+        return _bytes(symbol, objects, values), initcalls.cost_of(symbol, self.journal.initcalls, needs, values)
 
 
 def _why(
