@@ -7,7 +7,6 @@ and its network is QEMU's own.
 
 from __future__ import annotations
 
-import resource
 import secrets
 import time
 from collections.abc import Mapping
@@ -25,13 +24,10 @@ from swiftlet.linux.cgroup import Layout
 from swiftlet.model.bundle import Bundle, Rootfs
 from swiftlet.model.error import HostError, InputError
 from swiftlet.model.workload import Workload
+from swiftlet.node.machines import LIMITS, NETWORK_SETTINGS
 
 TRACED_SLOWER = 4
 """By so much a machine may take longer while its code is logged; measured: 1.3 times."""
-
-_LIMITS = {
-    name.removeprefix("RLIMIT_"): getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")
-}
 
 _NOWHERE = Layout({"": "/sys/fs/cgroup"}, ("memory", "cpu", "pids"))
 """What is planned for the host's control groups is not carried out: a trial is bounded by its time."""
@@ -42,7 +38,7 @@ def check_of(
     rootfs: Rootfs,
     accounts: tuple[str, str],
     cache: str,
-    files: Mapping[str, str] | None = None,
+    files: Mapping[str, str],
     seconds: float = trial.DEADLINE_SECONDS,
 ) -> Check:
     """The checks that a workload is. accounts: the texts of the root's passwd and group. files: guest path -> text.
@@ -62,7 +58,7 @@ def check_of(
         wanted = trial.Trial(
             kernel=kernel.vmlinux,
             images=images,
-            orders=_orders(bundle, files or {}),
+            orders=_orders(bundle, {**NETWORK_SETTINGS, **files}),
             ports=ports,
             memory=bundle.machine.memory if bundle.machine else 0,
             trace=trace,
@@ -99,4 +95,4 @@ def _planned(workload: Workload, rootfs: Rootfs, images: tuple[str, ...], accoun
 def _orders(bundle: Bundle, files: Mapping[str, str]) -> str:
     assert bundle.machine is not None
     entropy = secrets.token_hex(64)
-    return orders.start(bundle, bundle.machine, trial.CARD, files, time.time_ns(), entropy, _LIMITS)
+    return orders.start(bundle, bundle.machine, trial.CARD, files, time.time_ns(), entropy, LIMITS)

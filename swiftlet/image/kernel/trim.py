@@ -240,7 +240,17 @@ class _Derivation:
         return derive.settle(requests, sorted(evidence), kept, self.configure)
 
     def configure(self, asked: list[Wanted]) -> dict[str, str]:
-        return configuration.read(build.settled(self.make, asked))
+        """What the tools make of requests; kept, for it takes seconds and is asked again when a derivation goes on."""
+        digest = hashlib.sha256(configuration.render(asked).encode()).hexdigest()
+        path = f"{self.journal.folder}/configured/{digest}"
+        try:
+            with open(path) as file:
+                return configuration.read(file.read())
+        except FileNotFoundError:
+            text = build.settled(self.make, asked)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _write(path, text)
+            return configuration.read(text)
 
     def passes(self, requests: Requests, added: Iterable[str], removed: Sequence[str]) -> bool:
         """Whether the checks pass on the kernel of these requests."""
