@@ -14,19 +14,23 @@ T = TypeVar("T")
 Group = tuple[T, ...]
 
 
-def remove(groups: Iterable[Group[T]], passes: Callable[[tuple[T, ...]], bool], removed: list[T]) -> None:
-    """Put into `removed` what can go, group by group; a group that cannot go as a whole is halved, and so on.
+def remove(groups: Sequence[Group[T]], passes: Callable[[tuple[T, ...]], bool], removed: list[T]) -> None:
+    """Put into `removed` what can go: all of it, else one half of the groups and then the other, and so on into groups.
 
-    passes: whether everything passes without these. At most 2n questions for a group of n.
+    passes: whether everything passes without these. k options that are needed take about 2k log2(n) questions.
     """
-    waiting = [group for group in groups if group]
+    waiting: list[Sequence[Group[T]]] = [[group for group in groups if group]]
     while waiting:
-        group = waiting.pop(0)
-        if passes((*removed, *group)):
-            removed += group
-        elif len(group) > 1:
-            middle = len(group) // 2
-            waiting[:0] = [group[:middle], group[middle:]]
+        some = waiting.pop(0)
+        options = _flat(some)
+        if not options:
+            continue
+        if passes((*removed, *options)):
+            removed += options
+        elif len(some) > 1:
+            waiting[:0] = [some[: len(some) // 2], some[len(some) // 2 :]]
+        elif len(options) > 1:
+            waiting[:0] = [[options[: len(options) // 2]], [options[len(options) // 2 :]]]
 
 
 def add(groups: Sequence[Group[T]], passes: Callable[[tuple[T, ...]], bool], added: list[T]) -> None:

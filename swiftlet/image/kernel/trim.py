@@ -3,8 +3,8 @@
 1. The full kernel, with lines, runs the checks under emulation while QEMU notes the code that it translates.
 2. That code asks for options (`derive`); the kernel's tools settle them; the kernel is built and has to pass.
 3. If it does not, groups of what the full kernel had more are given back until it does.
-4. What is not proven is taken away, menu by menu: of what was given back, of what nothing ran of, and of what only
-   began and was never used.
+4. What is not proven is taken away, all, half, menu by menu: of what was given back, of what nothing ran of, and of
+   what only began and was never used.
 
 Every answer is in the journal before the next question, and a kernel that was built is in the cache: a derivation that
 was killed at any moment goes on where it was. `budget` bounds the kernels that are built, the full one included.
@@ -168,8 +168,8 @@ class _Derivation:
         complete = True
         try:
             search.add(self.beyond(requests, values), lambda more: self.passes(requests, more, ()), added)
-            groups = self.removable(requests, added, evidence, full)
-            search.remove(groups, lambda less: self.passes(requests, added, less), removed)
+            for groups in self.removable(requests, added, evidence, full):
+                search.remove(groups, lambda less: self.passes(requests, added, less), removed)
         except _SpentError:
             complete = False
         return self.told(full, requests, evidence, added, removed, complete)
@@ -212,8 +212,8 @@ class _Derivation:
 
     def removable(
         self, requests: Requests, added: Sequence[str], evidence: Mapping[str, Evidence], full: Kernel
-    ) -> list[tuple[str, ...]]:
-        """What might go, by menus, the largest first: what was given back, what nothing ran of, what only began."""
+    ) -> list[list[tuple[str, ...]]]:
+        """Might go: what was given back, what nothing ran of, what only began; each by menus, the largest first."""
         values = self.settled(requests, added, ()).values
         fixed = {each.symbol for each in self.kept}
         on = [symbol for symbol, value in values.items() if value == "y" and symbol not in fixed]
@@ -226,7 +226,7 @@ class _Derivation:
         for symbols in (given, unproven, begun):
             groups = _by_menu(symbols, self.options)
             groups.sort(key=lambda row: -sum(_bytes(symbol, objects, values) or 0 for symbol in row[1]))
-            found += [group for _, group in groups]
+            found.append([group for _, group in groups])
         return found
 
     def settled(self, requests: Requests, added: Iterable[str], removed: Iterable[str]) -> derive.Settled:
@@ -252,7 +252,7 @@ class _Derivation:
             _write(path, text)
             return configuration.read(text)
 
-    def passes(self, requests: Requests, added: Iterable[str], removed: Sequence[str]) -> bool:
+    def passes(self, requests: Requests, added: Sequence[str], removed: Sequence[str]) -> bool:
         """Whether the checks pass on the kernel of these requests."""
         settled = self.settled(requests, added, removed)
         known = self.journal.run_of(digest_of(settled.values))
@@ -260,7 +260,7 @@ class _Derivation:
             return known.passed
         if len(self.journal.runs) >= self.budget:
             raise _SpentError
-        run = self.tried(settled, f"without {', '.join(removed[-4:])}" if removed else "what has run")
+        run = self.tried(settled, _what(added, removed))
         self.journal.note_run(run)
         return run.passed
 
@@ -340,6 +340,13 @@ class _Derivation:
         """Bytes and milliseconds of an option that is on."""
         needs = {path: each.needs for path, each in objects.items()}
         return _bytes(symbol, objects, values), initcalls.cost_of(symbol, self.journal.initcalls, needs, values)
+
+
+def _what(added: Sequence[str], removed: Sequence[str]) -> str:
+    """A question, for people."""
+    more = f" and {len(added)} options more" if added else ""
+    less = f" but {len(removed)} options, the last of them {removed[-1]}" if removed else ""
+    return f"what has run{more}{less}"
 
 
 def _why(
