@@ -12,7 +12,7 @@ from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.derive import Evidence
 from swiftlet.image.kernel.expression import holds
 from swiftlet.image.kernel.kbuild import Tree
-from swiftlet.image.kernel.trace import Place, Ran
+from swiftlet.image.kernel.trace import Phase, Place, Ran
 
 KCONFIG = """\
 config NET
@@ -117,8 +117,8 @@ def _value(option: kconfig.Option, wanted: dict[str, str], values: dict[str, str
     return next((what for what, condition in option.defaults if holds(condition, values)), "n")
 
 
-def seen(*names: str, lasting: bool = True) -> dict[str, Evidence]:
-    return {f"CONFIG_{name}": Evidence(f"CONFIG_{name}", Place(f"{name}.c", 1), lasting) for name in names}
+def seen(*names: str) -> dict[str, Evidence]:
+    return {f"CONFIG_{name}": Evidence(f"CONFIG_{name}", Place(f"{name}.c", 1), Phase.USE) for name in names}
 
 
 def settled(options: Options, evidence: dict[str, Evidence], kept: Iterable[Wanted] = ()) -> derive.Settled:
@@ -128,24 +128,24 @@ def settled(options: Options, evidence: dict[str, Evidence], kept: Iterable[Want
 
 def test_lines_that_ran_ask_for_what_their_files_and_branches_need(tree: Path) -> None:
     ran = [
-        Ran(Place("init/main.c", 1), True),
-        Ran(Place("init/main.c", 3), True),
-        Ran(Place("net/tcp.c", 1), False),
-        Ran(Place("include/generated/x.h", 4), True),
+        Ran(Place("init/main.c", 1), Phase.USE),
+        Ran(Place("init/main.c", 3), Phase.USE),
+        Ran(Place("net/tcp.c", 1), Phase.INIT),
+        Ran(Place("include/generated/x.h", 4), Phase.USE),
     ]
     texts = {"include/generated/x.h": "", **FILES}
     found = derive.evidence_of(ran, FULL, Tree(str(tree), FULL), texts.__getitem__)
     assert found == {
-        "CONFIG_TABLES": Evidence("CONFIG_TABLES", Place("init/main.c", 3), True),
-        "CONFIG_INET": Evidence("CONFIG_INET", Place("net/tcp.c", 1), False),
-        "CONFIG_NET": Evidence("CONFIG_NET", Place("net/tcp.c", 1), False),
+        "CONFIG_TABLES": Evidence("CONFIG_TABLES", Place("init/main.c", 3), Phase.USE),
+        "CONFIG_INET": Evidence("CONFIG_INET", Place("net/tcp.c", 1), Phase.INIT),
+        "CONFIG_NET": Evidence("CONFIG_NET", Place("net/tcp.c", 1), Phase.INIT),
     }
 
 
-def test_evidence_that_lasts_is_better_than_what_only_began(tree: Path) -> None:
-    ran = [Ran(Place("net/core.c", 1), True), Ran(Place("net/core.c", 0), False)]
+def test_evidence_of_use_is_better_than_that_of_a_start(tree: Path) -> None:
+    ran = [Ran(Place("net/core.c", 1), Phase.USE), Ran(Place("net/core.c", 0), Phase.INIT)]
     found = derive.evidence_of(ran, FULL, Tree(str(tree), FULL), FILES.__getitem__)
-    assert found["CONFIG_NET"] == Evidence("CONFIG_NET", Place("net/core.c", 1), True)
+    assert found["CONFIG_NET"] == Evidence("CONFIG_NET", Place("net/core.c", 1), Phase.USE)
 
 
 def test_a_request_names_the_line_that_ran_and_brings_what_it_depends_on(options: Options) -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from swiftlet.image.kernel.derive import Evidence
 from swiftlet.image.kernel.journal import FILE, Journal, Run, digest_of
-from swiftlet.image.kernel.trace import Place
+from swiftlet.image.kernel.trace import Phase, Place
 from swiftlet.model.error import InputError
 
 RUN = Run(0, "everything", "c0", "k0", True, "", 10, 1.5, 2.0, ("CONFIG_B",))
-SEEN = Evidence("CONFIG_A", Place("init/main.c", 7), True)
+SEEN = Evidence("CONFIG_A", Place("init/main.c", 7), Phase.USE)
 
 
 def test_everything_is_there_again(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ vmlinux:
 		$(CC) -O1 -ffreestanding -fno-pic -mcmodel=kernel $(KCFLAGS) -include $(O)/.config.h \\
 			-c $(CURDIR)/$$file.c -o $(O)/$$file.o || exit 1; done
 	@cd $(O) && rm -f vmlinux.a && ar rcT vmlinux.a $(FILES:=.o)
-	@cd $(O) && ld -e start -Ttext=0xffffffff81000000 --defsym=_sinittext=begin_net --defsym=_einittext=run_net \\
+	@cd $(O) && ld -e start -Ttext=0xffffffff81000000 \\
 		--unresolved-symbols=ignore-all -o vmlinux $(FILES:=.o)
 	@nm $(O)/vmlinux | grep -v ' U ' > $(O)/System.map
 bzImage: vmlinux
@@ -100,7 +100,7 @@ FILES = {
     "Kconfig": KCONFIG,
     "Kbuild": "obj-y += init/\nobj-$(CONFIG_NET) += net/\n",
     "init/Makefile": "obj-y := main.o\nobj-$(CONFIG_EXTRA) += extra.o\n",
-    "init/main.c": "void start(void) {}\n",
+    "init/main.c": "void _sinittext(void) {}\nvoid _einittext(void) {}\nvoid start(void) {}\n",
     "init/extra.c": "void extra(void) {}\n",
     "net/Makefile": "obj-y := net.o\n",
     "net/net.c": NET,
@@ -179,7 +179,10 @@ def test_a_kernel_has_what_ran_what_the_checks_need_and_what_is_kept(source: Sou
     assert on(result) == {"TINY", "NET", "QUIET", "GUARD"} and result.complete
     assert kept.values_of(result.kernel).keys() == {f"CONFIG_{name}" for name in on(result)}
     by_symbol = {each.symbol: each for each in result.options}
-    assert by_symbol["CONFIG_NET"].place.startswith("net/net.c:") and by_symbol["CONFIG_NET"].why == "ran"
+    assert (
+        by_symbol["CONFIG_NET"].place.startswith("net/net.c:")
+        and by_symbol["CONFIG_NET"].why == "ran before the first process"
+    )
     assert (by_symbol["CONFIG_NET"].bytes or 0) > 0 and by_symbol["CONFIG_NET"].milliseconds == 1.5
     assert by_symbol["CONFIG_QUIET"].why == "the checks fail without it"
     assert by_symbol["CONFIG_GUARD"].why == "kept whatever runs"

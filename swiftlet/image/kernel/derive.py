@@ -23,7 +23,7 @@ from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.expression import holds
 from swiftlet.image.kernel.kbuild import Tree
 from swiftlet.image.kernel.kconfig import Option, failing
-from swiftlet.image.kernel.trace import Place, Ran
+from swiftlet.image.kernel.trace import Phase, Place, Ran
 
 _ON = ("y", "m")
 
@@ -42,11 +42,11 @@ Configure = Callable[[list[Wanted]], dict[str, str]]
 
 
 class Evidence(NamedTuple):
-    """Why an option is thought to be needed. place: the line that ran. lasting: see `trace.Ran`."""
+    """Why an option is thought to be needed. place: the line that ran, of those that prove most."""
 
     symbol: str
     place: Place
-    lasting: bool
+    phase: Phase
 
 
 def evidence_of(ran: Iterable[Ran], values: Values, tree: Tree, read: Callable[[str], str]) -> dict[str, Evidence]:
@@ -58,7 +58,7 @@ def evidence_of(ran: Iterable[Ran], values: Values, tree: Tree, read: Callable[[
     for file, lines in by_file.items():
         ranges = ifdefs.ranges_of(read(file))
         for symbol in _of_object(file, tree, values):
-            _note(found, symbol, next((each for each in lines if each.lasting), lines[0]))
+            _note(found, symbol, max(lines, key=lambda each: each.phase))
         for each in lines:
             for symbol in ifdefs.needs_of(each.place.line, ranges, values):
                 _note(found, symbol, each)
@@ -67,8 +67,8 @@ def evidence_of(ran: Iterable[Ran], values: Values, tree: Tree, read: Callable[[
 
 def _note(found: dict[str, Evidence], symbol: str, ran: Ran) -> None:
     known = found.get(symbol)
-    if known is None or (ran.lasting and not known.lasting):
-        found[symbol] = Evidence(symbol, ran.place, ran.lasting)
+    if known is None or ran.phase > known.phase:
+        found[symbol] = Evidence(symbol, ran.place, ran.phase)
 
 
 def _of_object(file: str, tree: Tree, values: Values) -> list[str]:

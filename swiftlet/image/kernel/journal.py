@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from swiftlet.image.kernel.derive import Evidence
-from swiftlet.image.kernel.trace import Place
+from swiftlet.image.kernel.trace import Phase, Place
 from swiftlet.model.error import InputError
 
 FILE = "trim.json"
@@ -77,7 +77,7 @@ class Journal:
             )
         self.runs = [Run(**{**row, "off": tuple(row["off"])}) for row in said["runs"]]
         if said["evidence"] is not None:
-            rows = (Evidence(symbol, Place(*place), lasting) for symbol, place, lasting in said["evidence"])
+            rows = (Evidence(symbol, Place(*place), Phase(phase)) for symbol, place, phase in said["evidence"])
             self.evidence = {each.symbol: each for each in rows}
         self.counts = dict(said["counts"])
         self.initcalls = dict(said["initcalls"])

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from enum import IntEnum
 from typing import NamedTuple
 
 from swiftlet.model.error import HostError, KernelError
@@ -20,6 +21,9 @@ FIRST, LAST = 0xFFFFFFFF80000000, 0xFFFFFFFFA0000000
 
 _HIGH = "0xffffffff"
 
+_LOWEST_PROGRAM = 1 << 20
+"""Below it are the first instructions of further processors."""
+
 
 class Place(NamedTuple):
     """A line of the source. file: from the tree's root."""
@@ -28,20 +32,34 @@ class Place(NamedTuple):
     line: int
 
 
+class Phase(IntEnum):
+    """When a line ran first, and so how much that proves.
+
+    INIT: in code that the kernel gives up after its start; a driver that registers and finds no device gets no further.
+    BOOT: in other code, but before there was a process. USE: since then. Code that runs in both is translated but once,
+    so a line of BOOT may well be needed, and one of USE is.
+    """
+
+    INIT = 0
+    BOOT = 1
+    USE = 2
+
+
 class Ran(NamedTuple):
-    """A line that has run. lasting: it is in code that is still there when the first process runs (not `__init`)."""
+    """A line that has run."""
 
     place: Place
-    lasting: bool
+    phase: Phase
 
 
-def executed(lines: Iterable[str]) -> set[int]:
-    """The addresses of the kernel's instructions in a log.
+def executed(lines: Iterable[str]) -> dict[int, bool]:
+    """The addresses of the kernel's instructions in a log, and whether a process ran before each did.
 
     Before the kernel has mapped itself high it runs at its physical addresses; after that low addresses are programs'.
     """
-    found: set[int] = set()
-    low: set[int] = set()
+    found: dict[int, bool] = {}
+    low: dict[int, bool] = {}
+    process = False
     for line in lines:
         digits, colon, _ = line[:20].partition(":")
         if not colon or not digits.startswith("0x"):
@@ -49,10 +67,12 @@ def executed(lines: Iterable[str]) -> set[int]:
         if digits.startswith(_HIGH) and len(digits) == len(_HIGH) + 8:
             address = int(digits, 16)
             if FIRST <= address < LAST:
-                found.add(address)
+                found.setdefault(address, process)
         elif not found:
-            low.add(int(digits, 16) + FIRST)
-    return found | {address for address in low if address < LAST}
+            low[int(digits, 16) + FIRST] = False
+        else:
+            process = process or int(digits, 16) >= _LOWEST_PROGRAM
+    return found | {address: False for address in low if address < LAST}
 
 
 def init_text(system_map: str) -> range:
@@ -65,18 +85,18 @@ def init_text(system_map: str) -> range:
         raise KernelError("System.map has no _sinittext and _einittext") from None
 
 
-def lines_of(folder: str, addresses: Iterable[int], tree: str) -> dict[Place, Ran]:
+def lines_of(folder: str, addresses: Mapping[int, bool], tree: str) -> dict[Place, Ran]:
     """The lines that instructions came from: each with all lines into which it was inlined.
 
-    folder: of a kernel that was built with lines. Raises HostError, KernelError, OSError.
+    folder: of a kernel that was built with lines. addresses: see `executed`. Raises HostError, KernelError, OSError.
     """
     with open(f"{folder}/System.map") as file:
         start = init_text(file.read())
     found: dict[Place, Ran] = {}
     for address, place in lines_at(folder, addresses, tree):
-        known = found.get(place)
-        if known is None or not known.lasting:
-            found[place] = Ran(place, address not in start)
+        phase = Phase.USE if addresses[address] else Phase.INIT if address in start else Phase.BOOT
+        if place not in found or found[place].phase < phase:
+            found[place] = Ran(place, phase)
     return found
 
 

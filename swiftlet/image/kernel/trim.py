@@ -4,7 +4,7 @@
 2. That code asks for options (`derive`); the kernel's tools settle them; the kernel is built and has to pass.
 3. If it does not, groups of what the full kernel had more are given back until it does.
 4. What is not proven is taken away, all, half, menu by menu: of what was given back, of what nothing ran of, and of
-   what only began and was never used.
+   what ran only before there was a process.
 
 Every answer is in the journal before the next question, and a kernel that was built is in the cache: a derivation that
 was killed at any moment goes on where it was. `budget` bounds the kernels that are built, the full one included.
@@ -27,6 +27,7 @@ from swiftlet.image.kernel.kbuild import Tree
 from swiftlet.image.kernel.kept import Kernel, kernel_of, names_of, remove, values_of
 from swiftlet.image.kernel.make import Make, Progress, no_progress
 from swiftlet.image.kernel.source import Source
+from swiftlet.image.kernel.trace import Phase
 from swiftlet.model.error import KernelError
 
 BUDGET = 12
@@ -35,6 +36,13 @@ BUDGET = 12
 
 START, NAME, RESULT = "trim-start", "trim", "derived"
 """The names of the kernels that are built: the full one, those that are tried, and what comes out."""
+
+
+_RAN = {
+    Phase.INIT: "ran when the kernel started, and was given up",
+    Phase.BOOT: "ran before the first process",
+    Phase.USE: "ran",
+}
 
 
 class Checked(NamedTuple):
@@ -167,9 +175,7 @@ class _Derivation:
         removed: list[str] = []
         complete = True
         try:
-            search.add(self.beyond(requests, values), lambda more: self.passes(requests, more, ()), added)
-            for groups in self.removable(requests, added, evidence, full):
-                search.remove(groups, lambda less: self.passes(requests, added, less), removed)
+            self.narrow(requests, evidence, full, added, removed)
         except _SpentError:
             complete = False
         return self.told(full, requests, evidence, added, removed, complete)
@@ -210,20 +216,42 @@ class _Derivation:
         more = [symbol for symbol, value in values.items() if value == "y" and symbol not in requests.wanted]
         return [group for _, group in _by_menu(filter(requests.can_be_asked, more), self.options)]
 
+    def narrow(
+        self, requests: Requests, evidence: Mapping[str, Evidence], full: Kernel, added: list[str], removed: list[str]
+    ) -> None:
+        """Put into `added` and `removed` what is to be asked for besides what ran, and what is not."""
+        candidates = self.removable(requests, added, evidence, full)
+        begun = [symbol for group in candidates[-2] for symbol in group]
+        if self.passes(requests, added, begun):  # mostly it does, and then nothing larger has to be built
+            removed += begun
+        else:
+            search.add(self.beyond(requests, self.full), lambda more: self.passes(requests, more, ()), added)
+            candidates = self.removable(requests, added, evidence, full)
+        for groups in candidates:
+            left = [tuple(each for each in group if each not in removed) for group in groups]
+            search.remove(left, lambda less: self.passes(requests, added, less), removed)
+
     def removable(
         self, requests: Requests, added: Sequence[str], evidence: Mapping[str, Evidence], full: Kernel
     ) -> list[list[tuple[str, ...]]]:
-        """Might go: what was given back, what nothing ran of, what only began; each by menus, the largest first."""
+        """Might go: what was given back, what nothing ran of, what ran in INIT, what ran in BOOT.
+
+        Each by menus, the largest first.
+        """
         values = self.settled(requests, added, ()).values
         fixed = {each.symbol for each in self.kept}
         on = [symbol for symbol, value in values.items() if value == "y" and symbol not in fixed]
         on = [symbol for symbol in on if derive.can_be_off(self.options.get(symbol, []), values)]
         given = [symbol for symbol in on if symbol in added]
-        unproven = [symbol for symbol in on if symbol not in evidence and symbol not in added]
-        begun = [symbol for symbol in on if symbol in evidence and not evidence[symbol].lasting]
+        others = [symbol for symbol in on if symbol not in added]
+        unproven = [symbol for symbol in others if symbol not in evidence]
+        by_phase = [
+            [symbol for symbol in others if symbol in evidence and evidence[symbol].phase == phase]
+            for phase in (Phase.INIT, Phase.BOOT)
+        ]
         objects = footprint.read(full.folder) or {}
         found = []
-        for symbols in (given, unproven, begun):
+        for symbols in (given, unproven, *by_phase):
             groups = _by_menu(symbols, self.options)
             groups.sort(key=lambda row: -sum(_bytes(symbol, objects, values) or 0 for symbol in row[1]))
             found.append([group for _, group in groups])
@@ -358,7 +386,7 @@ def _why(
     if symbol in kept:
         return "kept whatever runs", place
     if ran:
-        return "ran" if ran.lasting else "began", place
+        return _RAN[ran.phase], place
     return settled.reasons.get(symbol, "selected, or by default"), ""
 
 
