@@ -9,7 +9,7 @@ from swiftlet.image.kernel.trace import Place
 from swiftlet.model.error import KernelError
 
 # qemu-system-x86_64 7.2 -d in_asm: firmware, the kernel's start at its physical address, the kernel, its vsyscall page,
-# a program.
+# its physical address again, another processor's start, programs.
 LOG = """\
 ----------------
 IN:
@@ -33,6 +33,19 @@ IN:
 ----------------
 IN:
 0x01000800:  31 ed                    xorl     %ebp, %ebp
+
+----------------
+IN:
+0x0009a000:  fa                       cli
+
+----------------
+IN:
+0xffffffff8100bbbb:  90                       nop
+
+----------------
+IN:
+0x00401000:  31 ed                    xorl     %ebp, %ebp
+0x01000900:  31 ed                    xorl     %ebp, %ebp
 0x00007f0c8a4c1b00:  48 89 e7                 movq     %rsp, %rdi
 
 ----------------
@@ -57,8 +70,8 @@ ANSWERS = """\
 
 
 def test_the_kernels_code_is_found_and_nobody_elses() -> None:
-    low = {0xFFFFFFFF81000690, 0xFFFFFFFF81000691}
-    high = {0xFFFFFFFF81F24950, 0xFFFFFFFF81F24958, 0xFFFFFFFF81F24959}
+    low = {0xFFFFFFFF81000690, 0xFFFFFFFF81000691, 0xFFFFFFFF81000800}
+    high = {0xFFFFFFFF81F24950, 0xFFFFFFFF81F24958, 0xFFFFFFFF81F24959, 0xFFFFFFFF8100BBBB}
     after = {0xFFFFFFFF8100AAAA}
     found = trace.executed(LOG.splitlines(keepends=True))
     assert found == dict.fromkeys(low | high, False) | dict.fromkeys(after, True)

@@ -21,6 +21,9 @@ FIRST, LAST = 0xFFFFFFFF80000000, 0xFFFFFFFFA0000000
 
 _HIGH = "0xffffffff"
 
+_LOADED = range(16 << 20, 80 << 20)
+"""Where the kernel lies in memory (CONFIG_PHYSICAL_START), and runs until it has mapped itself high for good."""
+
 _LOWEST_PROGRAM = 1 << 20
 """Below it are the first instructions of further processors."""
 
@@ -55,7 +58,7 @@ class Ran(NamedTuple):
 def executed(lines: Iterable[str]) -> dict[int, bool]:
     """The addresses of the kernel's instructions in a log, and whether a process ran before each did.
 
-    Before the kernel has mapped itself high it runs at its physical addresses; after that low addresses are programs'.
+    At first it runs at its physical addresses too, back and forth (PVH's entry is C code); later these are programs'.
     """
     found: dict[int, bool] = {}
     low: dict[int, bool] = {}
@@ -68,11 +71,13 @@ def executed(lines: Iterable[str]) -> dict[int, bool]:
             address = int(digits, 16)
             if FIRST <= address < LAST:
                 found.setdefault(address, process)
-        elif not found:
-            low[int(digits, 16) + FIRST] = False
-        else:
-            process = process or int(digits, 16) >= _LOWEST_PROGRAM
-    return found | {address: False for address in low if address < LAST}
+        elif not process:
+            address = int(digits, 16)
+            if address in _LOADED:
+                low[address + FIRST] = False
+            else:
+                process = bool(found) and address >= _LOWEST_PROGRAM
+    return low | found
 
 
 def init_text(system_map: str) -> range:

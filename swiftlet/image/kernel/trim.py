@@ -171,6 +171,7 @@ class _Derivation:
         evidence = self.traced(full, values)
         self.options = kconfig.read_tree(self.source.path)
         requests = derive.requests_for(evidence, values, self.options)
+        self.ask_for_kept(requests)
         added: list[str] = []
         removed: list[str] = []
         complete = True
@@ -221,8 +222,8 @@ class _Derivation:
     ) -> None:
         """Put into `added` and `removed` what is to be asked for besides what ran, and what is not."""
         candidates = self.removable(requests, added, evidence, full)
-        begun = [symbol for group in candidates[-2] for symbol in group]
-        if self.passes(requests, added, begun):  # mostly it does, and then nothing larger has to be built
+        begun = [symbol for groups in candidates[-2:] for group in groups for symbol in group]
+        if self.passes(requests, added, begun):  # if it does, and it may well, nothing larger has to be built
             removed += begun
         else:
             search.add(self.beyond(requests, self.full), lambda more: self.passes(requests, more, ()), added)
@@ -239,7 +240,7 @@ class _Derivation:
         Each by menus, the largest first.
         """
         values = self.settled(requests, added, ()).values
-        fixed = {each.symbol for each in self.kept}
+        fixed = self.proven(evidence)
         on = [symbol for symbol, value in values.items() if value == "y" and symbol not in fixed]
         on = [symbol for symbol in on if derive.can_be_off(self.options.get(symbol, []), values)]
         given = [symbol for symbol in on if symbol in added]
@@ -256,6 +257,21 @@ class _Derivation:
             groups.sort(key=lambda row: -sum(_bytes(symbol, objects, values) or 0 for symbol in row[1]))
             found.append([group for _, group in groups])
         return found
+
+    def ask_for_kept(self, requests: Requests) -> None:
+        """Ask for what is kept, and so for what that depends on."""
+        for each in self.kept:
+            if each.value != "n":
+                requests.ask(each.symbol, "kept whatever runs", each.fragment, each.line)
+
+    def proven(self, evidence: Mapping[str, Evidence]) -> set[str]:
+        """What was in use or is kept, with all that it depends on."""
+        requests = Requests(self.options, self.full)
+        self.ask_for_kept(requests)
+        for symbol, each in evidence.items():
+            if each.phase == Phase.USE:
+                requests.ask(symbol, "", *each.place)
+        return {*requests.wanted, *(each.symbol for each in self.kept)}
 
     def settled(self, requests: Requests, added: Iterable[str], removed: Iterable[str]) -> derive.Settled:
         """What the kernel's tools make of the derived requests with more and without some."""
