@@ -53,7 +53,7 @@ class Trial(NamedTuple):
 class Verdict(NamedTuple):
     """How a trial went. why: "" when it passed. output: of the workload; console: of the kernel.
 
-    boot_ms: from QEMU's start until the first process asks for orders, -1 when it never did. whole_ms: until
+    boot_ms: from QEMU's start until the workload's process was there, -1 when it never was. whole_ms: until
     everything had been seen and the machine was gone.
     """
 
@@ -69,7 +69,7 @@ class _Seen:
     """What has been heard of a machine so far."""
 
     def __init__(self) -> None:
-        self.ready_ms = -1.0
+        self.started_ms = -1.0
         self.started = False
         self.failed = ""
         self.code: int | None = None
@@ -81,10 +81,9 @@ class _Seen:
         *lines, self._line = (self._line + data)[-_MOST_KEPT:].split(b"\n")
         for line in lines:
             word, _, rest = line.decode(errors="replace").partition(" ")
-            if word == "ready":
-                self.ready_ms = elapsed_ms
-            elif word == "started":
+            if word == "started" and not self.started:
                 self.started = True
+                self.started_ms = elapsed_ms
             elif word == "failed":
                 self.failed = self.failed or rest
             elif word == "exited" and rest.isdigit():
@@ -111,7 +110,7 @@ def run(trial: Trial) -> Verdict:
         return Verdict(
             not why,
             why,
-            round(seen.ready_ms, 1),
+            round(seen.started_ms, 1),
             round(whole, 1),
             _text(f"{folder}/output"),
             _text(f"{folder}/console"),

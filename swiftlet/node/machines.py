@@ -39,9 +39,7 @@ NETWORK_SETTINGS = {
 }
 """As in a container: a guest's user may listen on port 80 and send pings without a capability."""
 
-LIMITS = {
-    name.removeprefix("RLIMIT_"): getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")
-}
+LIMITS = {name.removeprefix("RLIMIT_"): getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
 
 
 _PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")

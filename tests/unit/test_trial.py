@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swiftlet.guest import qemu, trial
 
-SEEN = b"ready\nstarted\nexited 3\n"
+SEEN = b"started\nexited 3\n"
 
 
 def settings(**changed: str) -> qemu.Settings:
@@ -29,7 +29,7 @@ def test_reports_are_taken_however_they_are_cut() -> None:
         seen = trial._Seen()
         for start in range(0, len(SEEN), size):
             seen.take(SEEN[start : start + size], 7.0)
-        assert (seen.ready_ms, seen.started, seen.code, seen.closed) == (7.0, True, 3, False)
+        assert (seen.started_ms, seen.started, seen.code, seen.closed) == (7.0, True, 3, False)
         seen.take(b"", 9.0)
         assert seen.closed
 

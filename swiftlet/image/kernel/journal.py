@@ -26,7 +26,7 @@ FILE = "trim.json"
 class Run(NamedTuple):
     """One kernel and what the checks said. what: that was tried, for people. kernel: its digest, "" if none came to be.
 
-    bytes: of vmlinux. boot_ms: until its first process ran. seconds: for building and checking. off: the options that
+    bytes: of vmlinux. boot_ms: until the workload's process was there. seconds: for building and checking. off: the options that
     were on in the full kernel and not in this one.
     """
 

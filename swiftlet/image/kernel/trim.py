@@ -46,7 +46,7 @@ _RAN = {
 
 
 class Checked(NamedTuple):
-    """What the checks said of a kernel. why: "" when they passed. boot_ms: until the first process ran."""
+    """What the checks said of a kernel. why: "" when they passed. boot_ms: until the workload's process was there."""
 
     passed: bool
     why: str
