@@ -26,8 +26,8 @@ FILE = "trim.json"
 class Run(NamedTuple):
     """One kernel and what the checks said. what: that was tried, for people. kernel: its digest, "" if none came to be.
 
-    bytes: of vmlinux. boot_ms: until the workload's process was there. seconds: for building and checking. off: the options that
-    were on in the full kernel and not in this one.
+    bytes: of vmlinux. boot_ms: until the workload's process was there. seconds: for building and checking.
+    off: the options that were on in the full kernel and not in this one.
     """
 
     number: int
