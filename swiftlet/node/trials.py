@@ -27,7 +27,7 @@ from swiftlet.model.workload import Workload
 from swiftlet.node.machines import LIMITS, NETWORK_SETTINGS
 
 TRACED_SLOWER = 4
-"""By so much a machine may take longer while its code is logged; measured: 1.3 times."""
+"""By so much a machine may take longer while its code is logged, beyond what any was seen to."""
 
 _NOWHERE = Layout({"": "/sys/fs/cgroup"}, ("memory", "cpu", "pids"))
 """What is planned for the host's control groups is not carried out: a trial is bounded by its time."""
