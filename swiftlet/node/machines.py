@@ -33,15 +33,13 @@ HYPERVISOR = "qemu@7.2"
 """The template of the machines."""
 
 
-_NETWORK_SETTINGS = {
+NETWORK_SETTINGS = {
     "/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
     "/proc/sys/net/ipv4/ping_group_range": "0 2147483647",
 }
 """As in a container: a guest's user may listen on port 80 and send pings without a capability."""
 
-_LIMITS = {
-    name.removeprefix("RLIMIT_"): getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")
-}
+LIMITS = {name.removeprefix("RLIMIT_"): getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
 
 
 _PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")
@@ -160,13 +158,13 @@ def told_to(bundle: Bundle, machine: Machine, attached: Attached | None, files: 
     settings = dict(files)
     if attached is not None:
         card = orders.Card(attached.hardware, attached.address, attached.prefix, attached.gateway)
-        settings |= _NETWORK_SETTINGS
+        settings |= NETWORK_SETTINGS
     entropy = secrets.token_hex(64)
     if machine.snapshot:
         told = {**settings, "/etc/machine-id": f"{secrets.token_hex(16)}\n"}
         resumed = orders.resume(bundle, card, told, time.time_ns(), entropy)
         return {"orders": resumed, "script": qemu.script(machine.descriptors)}
-    started = orders.start(bundle, machine, card, settings, time.time_ns(), entropy, _LIMITS)
+    started = orders.start(bundle, machine, card, settings, time.time_ns(), entropy, LIMITS)
     return {"orders": started, "script": ""}
 
 
@@ -181,4 +179,4 @@ def command_orders(bundle: Bundle, request: Mapping[str, Any]) -> str:
     fields = {name: request[name] for name in ("cwd", "uid", "gid", "groups")}
     asked = msgspec.structs.replace(bundle, **fields)
     terminal = (0, 0) if request["tty"] else None
-    return orders.command(request["argv"], request["env"], asked, _LIMITS, terminal=terminal)
+    return orders.command(request["argv"], request["env"], asked, LIMITS, terminal=terminal)

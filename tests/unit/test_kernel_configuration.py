@@ -76,3 +76,9 @@ def test_an_unknown_profile_lists_those_there_are() -> None:
     with pytest.raises(NotFoundError) as caught:
         profile.profile_named("macro")
     assert "micro, net, server" in caught.value.hint
+
+
+def test_what_every_derived_kernel_keeps_is_nowhere_asked_to_be_off_at_the_start() -> None:
+    start = profile.requests_of(profile.profile_named("full"))
+    kept = configuration.read_fragment(profile.shipped("kept"), "kept.config")
+    assert kept and all(start.get(each.symbol, each).value == each.value for each in kept)

@@ -30,6 +30,9 @@ RULES = "1"
 ROOM_BYTES = 600 << 20
 """What a build takes on the disk while it runs: measured 250 MB for the largest profile, and its compiler's cache."""
 
+_AND_LINES = ((), ("lines",))
+"""What a digest is made of besides: kernels with and without lines are two, for only one of them has them."""
+
 STEPS_FOR_OPTION = 2.25
 """Steps of make for each option that is on, for the first estimate (measured: 2113 for the 941 of profile docker)."""
 
@@ -41,38 +44,43 @@ def build(
     progress: Progress = no_progress,
     jobs: int = 0,
     name: str = "",
+    *,
+    lines: bool = False,
 ) -> Kernel:
     """The kernel that a source and requests make, from the cache or built now. name: of the profile, to find it again.
 
-    Of two builds at a time the second waits. Raises HostError (a missing tool), KernelError (a request that is not
-    met, a compiler's error), FullError.
+    lines: keep vmlinux.lines too, which says of every instruction its line of the source. Of two builds at a time the
+    second waits. Raises HostError (a missing tool), KernelError (a request that is not met, a compiler's error),
+    FullError.
     """
     check_tools()
     requests = list(requests)
-    asked = _text_digest(RULES, source.digest, configuration.render(requests), compiler())
+    asked = _text_digest(RULES, source.digest, configuration.render(requests), compiler(), *_AND_LINES[lines])
     found = kept.kernel_asked(cache, asked)
     if found is None:
         os.makedirs(f"{cache}/kernels", exist_ok=True)
         waiting = functools.partial(progress, "wait", "another kernel is being built", 0, 0)
         with kept.locked(f"{cache}/kernels", waiting=waiting) as lock:
-            found = kept.kernel_asked(cache, asked) or _built(source, requests, asked, cache, lock, progress, jobs)
+            found = kept.kernel_asked(cache, asked) or _built(
+                Make(source, _work(cache, asked), cache, lock, lines=lines), requests, cache, progress, jobs
+            )
     return kept.remember(found, asked, name, requests)
 
 
-def _built(
-    source: Source, requests: Sequence[Wanted], asked: str, cache: str, lock: int, progress: Progress, jobs: int
-) -> Kernel:
+def _work(cache: str, asked: str) -> str:
+    return f"{cache}/kernels/.work-{asked[:16]}"
+
+
+def _built(make: Make, requests: Sequence[Wanted], cache: str, progress: Progress, jobs: int) -> Kernel:
     """Configure and, unless another request has come to the same kernel before, compile."""
     kept.clear(f"{cache}/kernels")  # of builds that were killed: what they compiled is in ccache's keeping
     check_room(f"{cache}/kernels", ROOM_BYTES)
-    work = f"{cache}/kernels/.work-{asked[:16]}"
-    make = Make(source, work, cache, lock)
     try:
         text = configured(make, requests, progress)
-        digest = _text_digest(RULES, source.digest, text, compiler())
+        digest = _text_digest(RULES, make.source.digest, text, compiler(), *_AND_LINES[make.lines])
         return kernel_of(cache, digest) or _compile(make, text, cache, digest, progress, jobs)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(make.work, ignore_errors=True)
 
 
 def configure(source: Source, requests: Iterable[Wanted], work: str) -> str:
@@ -83,8 +91,20 @@ def configure(source: Source, requests: Iterable[Wanted], work: str) -> str:
 def configured(make: Make, requests: Sequence[Wanted], progress: Progress = no_progress) -> str:
     """The configuration that the tree's own tools make of requests.
 
-    Starts from tinyconfig, merges the requests, and lets olddefconfig decide the rest. Raises KernelError that says of
-    each request that was not met which of its dependencies is missing.
+    Raises KernelError that says of each request that was not met which of its dependencies is missing.
+    """
+    text = settled(make, requests, progress)
+    values = configuration.read(text)
+    unmet = configuration.unmet(requests, values)
+    if unmet:
+        raise KernelError(*explained(unmet, values, kconfig.read_tree(make.source.path)))
+    return text
+
+
+def settled(make: Make, requests: Sequence[Wanted], progress: Progress = no_progress) -> str:
+    """What the tree's own tools make of requests, whether they followed all of them or not.
+
+    Starts from tinyconfig, merges the requests, and lets olddefconfig decide the rest. Raises KernelError.
     """
     work, tree = make.work, make.source.path
     os.makedirs(work, exist_ok=True)
@@ -99,12 +119,7 @@ def configured(make: Make, requests: Sequence[Wanted], progress: Progress = no_p
     make.target("olddefconfig")
     progress("configure", "", 3, 3)
     with open(f"{work}/.config") as file:
-        text = file.read()
-    values = configuration.read(text)
-    unmet = configuration.unmet(requests, values)
-    if unmet:
-        raise KernelError(*explained(unmet, values, kconfig.read_tree(tree)))
-    return text
+        return file.read()
 
 
 def explained(
@@ -185,6 +200,8 @@ def _collect(make: Make, folder: str) -> dict[str, int]:
     make.run(["objcopy", "--strip-all", f"{work}/vmlinux", f"{folder}/vmlinux"])
     for name, kept_as in (("arch/x86/boot/bzImage", "bzImage"), ("System.map", "System.map"), (".config", "config")):
         shutil.copyfile(f"{work}/{name}", f"{folder}/{kept_as}")
+    if make.lines:
+        shutil.copyfile(f"{work}/vmlinux", f"{folder}/{kept.LINES}")
     text, data, bss = make.run(["size", f"{work}/vmlinux"]).splitlines()[1].split()[:3]
     images = {name.lower(): os.stat(f"{folder}/{name}").st_size for name in ("vmlinux", "bzImage")}
     return {**images, "text": int(text), "data": int(data), "bss": int(bss)}

@@ -6,6 +6,7 @@
       vmlinux                 the ELF image that QEMU starts directly (PVH), without symbols
       bzImage                 the same kernel compressed, for firmware
       System.map config       symbols for profiles, and the whole configuration
+      vmlinux.lines           vmlinux with symbols and source lines, where somebody is to trace it (`trace`)
       objects.json            what each object file takes, and for which options it is there (`footprint`)
       kernel.json             what it was made of, sizes, seconds, and for whom it was built (`asked`)
     CACHE/kernels.lock        held by whoever builds or removes
@@ -29,6 +30,8 @@ from swiftlet.model.error import InputError, NotFoundError
 
 _SHORTEST = 4
 """Digits that a digest's beginning must have, so that no profile's name is taken for one."""
+
+LINES = "vmlinux.lines"
 
 _KEPT_REQUESTS = 16
 """Builds that a kernel remembers having been asked for by."""

@@ -45,6 +45,9 @@ _SAME_EVERYWHERE = {
 
 _STEPS = ("  CC ", "  AS ", "  AR ", "  LD ", "  HOSTCC ", "  OBJCOPY ")
 
+_LINES = ("KCFLAGS=-g1", "KAFLAGS=-g1")
+"""Lines and what was inlined, no types: a fifth of what CONFIG_DEBUG_INFO makes, and no option differs for it."""
+
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 _FULL_HINT = "free some space, or run `swiftlet store gc --cache`"
@@ -86,12 +89,14 @@ def compiler() -> str:
 class Make:
     """A tree's tools for one build. work: the folder of what they make. cache: where ccache keeps what it compiled.
 
-    lock: a descriptor that every process started here holds until its end.
+    lock: a descriptor that every process started here holds until its end. lines: whether what is compiled says of
+    every instruction which line of the source it came from.
     """
 
-    def __init__(self, source: Source, work: str, cache: str = "", lock: int = -1) -> None:
+    def __init__(self, source: Source, work: str, cache: str = "", lock: int = -1, *, lines: bool = False) -> None:
         self.source = source
         self.work = work
+        self.lines = lines
         self._lock = (lock,) if lock >= 0 else ()
         self._environment = {**os.environ, **_SAME_EVERYWHERE}
         if cache:
@@ -143,7 +148,7 @@ class Make:
 
     def _make(self) -> list[str]:
         compiler = "ccache gcc" if shutil.which("ccache", path=self._environment.get("PATH")) else "gcc"
-        return ["make", "-C", self.source.path, f"O={self.work}", f"CC={compiler}"]
+        return ["make", "-C", self.source.path, f"O={self.work}", f"CC={compiler}", *(_LINES if self.lines else ())]
 
 
 def _go_with_parent() -> None:

@@ -32,6 +32,11 @@ PROFILES: Mapping[str, Profile] = {
         Profile("pmem", "server with its root mapped from the host's memory", ("base", "net", "server", "pmem")),
         Profile("toolchain", "server for compilers, debuggers and shells", ("base", "net", "server", "toolchain")),
         Profile("docker", "server that is itself a host of containers", ("base", "net", "server", "docker")),
+        Profile(
+            "full",
+            "what distributions have, to derive smaller ones from",
+            ("base", "net", "server", "toolchain", "docker", "full"),
+        ),
         Profile("paper", "what the MicroswiftOS paper's appendix A leaves", ("base", "net", "paper")),
         Profile("disk", "server for disk images under any firmware", ("base", "net", "server", "disk")),
     )

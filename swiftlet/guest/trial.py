@@ -1,0 +1,257 @@
+"""A machine for one trial of a kernel: boots a workload, sees whether it does what it is to do, and is gone.
+
+It belongs to no node: no control group, no network of the host's, no record. What it answers to is reached through
+QEMU's own network in user space, from which nothing else can be reached. With `trace`, QEMU writes down the code that
+it translates, which under emulation is all the code that runs (`image.kernel.trace`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import tempfile
+import time
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from swiftlet.guest import qemu
+from swiftlet.guest.orders import Card, order
+from swiftlet.model.bundle import FIRST_DESCRIPTOR
+
+CARD = Card(qemu.CARD, "10.0.2.15", 24, "10.0.2.2")
+"""The place on QEMU's own network that its guests are given."""
+
+DEADLINE_SECONDS = 60.0
+STOP_SECONDS = 10.0
+_ASK_AGAIN_SECONDS = 0.05
+_CONSOLE_LINES = 12
+_MOST_KEPT = 1 << 20
+
+
+class Trial(NamedTuple):
+    """What is to be tried. orders: see `guest.orders.start`, with CARD for the network.
+
+    kernel, images: paths. ports: of the guest, each of which must answer a request for `/`; without any, the
+    workload must end by itself with code 0. trace: path of a log of all translated code, "" for none. words: what the
+    kernel is told besides.
+    """
+
+    kernel: str
+    images: tuple[str, ...]
+    orders: str
+    ports: tuple[int, ...] = ()
+    memory: int = 256 << 20
+    processors: int = 1
+    accelerator: str = "tcg"
+    trace: str = ""
+    words: str = ""
+    seconds: float = DEADLINE_SECONDS
+
+
+class Verdict(NamedTuple):
+    """How a trial went. why: "" when it passed. output: of the workload; console: of the kernel.
+
+    boot_ms: from QEMU's start until the workload's process was there, -1 when it never was. whole_ms: until
+    everything had been seen and the machine was gone.
+    """
+
+    passed: bool
+    why: str
+    boot_ms: float
+    whole_ms: float
+    output: str
+    console: str
+
+
+class _Seen:
+    """What has been heard of a machine so far."""
+
+    def __init__(self) -> None:
+        self.started_ms = -1.0
+        self.started = False
+        self.failed = ""
+        self.code: int | None = None
+        self.closed = False
+        self._line = b""
+
+    def take(self, data: bytes, elapsed_ms: float) -> None:
+        self.closed = not data
+        *lines, self._line = (self._line + data)[-_MOST_KEPT:].split(b"\n")
+        for line in lines:
+            word, _, rest = line.decode(errors="replace").partition(" ")
+            if word == "started" and not self.started:
+                self.started = True
+                self.started_ms = elapsed_ms
+            elif word == "failed":
+                self.failed = self.failed or rest
+            elif word == "exited" and rest.isdigit():
+                self.code = int(rest)
+
+
+def run(trial: Trial) -> Verdict:
+    """Try it. Raises OSError when QEMU cannot be started."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="swiftlet-trial-"))
+        forwarded = {port: _free_port() for port in trial.ports}
+        settings = _settings(trial)
+        sock, theirs = (stack.enter_context(each) for each in socket.socketpair())
+        begin = time.monotonic()
+        with ExitStack() as ends:
+            given = [_end_of(name, theirs, folder, ends) for name in settings.descriptors]
+            stack.callback(_end, _spawn(argv(settings, forwarded, trial.trace), given))
+        theirs.close()
+        seen = _Seen()
+        why = _watch(trial, sock, forwarded, seen, begin) or _stopped(trial, sock, seen, begin)
+        whole = (time.monotonic() - begin) * 1e3
+        if why:
+            why = f"{why}{_told(f'{folder}/console')}"
+        return Verdict(
+            not why,
+            why,
+            round(seen.started_ms, 1),
+            round(whole, 1),
+            _text(f"{folder}/output"),
+            _text(f"{folder}/console"),
+        )
+
+
+def argv(settings: qemu.Settings, forwarded: dict[int, int], trace: str) -> list[str]:
+    """QEMU's command line. forwarded: port of the guest -> port of this host. Pure."""
+    bus = "device" if settings.type == "microvm" else "pci"
+    forwards = "".join(f",hostfwd=tcp:127.0.0.1:{host}-:{guest}" for guest, host in forwarded.items())
+    words = [*qemu.argv(settings)]
+    words += ["-netdev", f"user,id=net,restrict=on{forwards}"]
+    words += ["-device", f"virtio-net-{bus},netdev=net,mac={qemu.CARD}{'' if bus == 'device' else ',romfile='}"]
+    return words + (["-d", "in_asm", "-D", trace] if trace else [])
+
+
+def _settings(trial: Trial) -> qemu.Settings:
+    descriptors = qemu.channels(terminal=False, input_=False, network=False, shares=0)
+    type_ = qemu.type_for(qemu.device_count(descriptors, len(trial.images), 0) + 1)
+    return qemu.Settings(
+        name="trial",
+        accelerator=trial.accelerator,
+        type=type_,
+        kernel=trial.kernel,
+        memory=trial.memory,
+        processors=trial.processors,
+        images=trial.images,
+        descriptors=descriptors,
+        shares=0,
+        debug=" ".join(filter(None, ("nokaslr" if trial.trace else "", trial.words))),
+    )
+
+
+def _end_of(name: str, orders: socket.socket, folder: str, stack: ExitStack) -> int:
+    """The machine's end of a channel, which is closed here with the stack."""
+    if name == "orders":
+        return orders.fileno()
+    if name in ("console", "output", "errors"):
+        fd = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, fd)
+        return fd
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+    listener.bind("")  # a name of the kernel's choice, in no file system: nobody is to come
+    listener.listen(1)
+    return listener.fileno()
+
+
+def _spawn(words: list[str], given: list[int]) -> int:
+    high = [os.dup(fd) for fd in given]
+    try:
+        actions: list[tuple[int, ...]] = [
+            (os.POSIX_SPAWN_DUP2, fd, FIRST_DESCRIPTOR + 100 + place) for place, fd in enumerate(high)
+        ]
+        numbers = range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + len(given))
+        actions += [(os.POSIX_SPAWN_DUP2, number + 100, number) for number in numbers]  # none is overwritten before use
+        actions += [(os.POSIX_SPAWN_CLOSE, number + 100) for number in numbers]
+        return os.posix_spawn(words[0], words, dict(os.environ), file_actions=actions, setpgroup=0)
+    finally:
+        for fd in high:
+            os.close(fd)
+
+
+def _watch(trial: Trial, sock: socket.socket, forwarded: dict[int, int], seen: _Seen, begin: float) -> str:
+    """Until the workload has done what it is to do: "", or why it will not."""
+    silent = set(trial.ports)
+    orders = trial.orders.encode()
+    sock.setblocking(False)
+    while time.monotonic() - begin < trial.seconds:
+        orders = _exchange(sock, orders, seen, begin)
+        if seen.failed:
+            return f"the machine could not be set up: {seen.failed}"
+        if seen.started:
+            silent = {port for port in silent if not _answers(forwarded[port])}
+        if trial.ports and not silent:
+            return ""
+        if seen.code is not None:
+            return "" if not silent and not seen.code else f"the workload ended with code {seen.code}"
+        if seen.closed:
+            return "the machine ended by itself"
+    missing = _missing(seen.started, silent)
+    return f"after {trial.seconds:.0f} seconds {missing}"
+
+
+def _missing(started: bool, silent: set[int]) -> str:
+    if not started:
+        return "the workload has not started"
+    return f"port {min(silent)} does not answer" if silent else "the workload has not ended"
+
+
+def _exchange(sock: socket.socket, orders: bytes, seen: _Seen, begin: float) -> bytes:
+    """Send what the guest takes, hear what it says: the orders that are left."""
+    if seen.closed:
+        return orders
+    readable, writable, _ = select.select([sock], [sock] if orders else [], [], _ASK_AGAIN_SECONDS)
+    try:
+        if readable:
+            seen.take(sock.recv(1 << 16), (time.monotonic() - begin) * 1e3)
+        if writable:
+            orders = orders[sock.send(orders) :]
+    except (BlockingIOError, ConnectionError):
+        seen.closed = True
+    return orders
+
+
+def _stopped(trial: Trial, sock: socket.socket, seen: _Seen, begin: float) -> str:
+    """Ask a workload that serves to end: "", or that it does not."""
+    until = time.monotonic() + STOP_SECONDS
+    orders = order("k", str(int(signal.SIGTERM))).encode() if seen.code is None else b""
+    while not seen.closed and time.monotonic() < until:
+        orders = _exchange(sock, orders, seen, begin)
+    return "" if seen.closed else "the machine does not end"
+
+
+def _answers(port: int) -> bool:
+    """Whether anything comes back: QEMU takes connections whether or not its guest does."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\nHost: guest\r\n\r\n")
+            return bool(connection.recv(1))
+    except OSError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _end(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    finally:
+        os.waitpid(pid, 0)
+
+
+def _text(path: str) -> str:
+    with open(path, "rb") as file:
+        return file.read(_MOST_KEPT).decode(errors="replace")
+
+
+def _told(console: str) -> str:
+    lines = [line.strip() for line in _text(console).splitlines() if line.strip()][-_CONSOLE_LINES:]
+    return "; the last of its console:\n" + "\n".join(lines) if lines else "; its console is empty"

@@ -1,0 +1,420 @@
+"""Derived kernels: what a workload's checks make run on a full kernel, tried, and made smaller by trying.
+
+1. The full kernel, with lines, runs the checks under emulation while QEMU notes the code that it translates.
+2. That code asks for options (`derive`); the kernel's tools settle them; the kernel is built and has to pass.
+3. If it does not, groups of what the full kernel had more are given back until it does.
+4. What is not proven is taken away, all, half, menu by menu: of what was given back, of what nothing ran of, and of
+   what ran only before there was a process.
+
+Every answer is in the journal before the next question, and a kernel that was built is in the cache: a derivation that
+was killed at any moment goes on where it was. `budget` bounds the kernels that are built, the full one included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from swiftlet.image.kernel import build, configuration, derive, footprint, initcalls, kconfig, search, trace
+from swiftlet.image.kernel.configuration import Wanted
+from swiftlet.image.kernel.derive import Evidence, Requests
+from swiftlet.image.kernel.journal import Journal, Run, digest_of
+from swiftlet.image.kernel.kbuild import Tree
+from swiftlet.image.kernel.kept import Kernel, kernel_of, names_of, remove, values_of
+from swiftlet.image.kernel.make import Make, Progress, no_progress
+from swiftlet.image.kernel.source import Source
+from swiftlet.image.kernel.trace import Phase
+from swiftlet.model.error import KernelError
+
+BUDGET = 12
+"""Kernels: the full one, the derived one, and ten questions."""
+
+
+START, NAME, RESULT = "trim-start", "trim", "derived"
+"""The names of the kernels that are built: the full one, those that are tried, and what comes out."""
+
+
+_RAN = {
+    Phase.INIT: "ran when the kernel started, and was given up",
+    Phase.BOOT: "ran before the first process",
+    Phase.USE: "ran",
+}
+
+
+class Checked(NamedTuple):
+    """What the checks said of a kernel. why: "" when they passed. boot_ms: until the workload's process was there."""
+
+    passed: bool
+    why: str
+    boot_ms: float
+    console: str = ""
+
+
+class Check(Protocol):
+    """Runs the workload's checks on a kernel."""
+
+    def __call__(self, kernel: Kernel, *, trace: str = "", words: str = "") -> Checked:
+        """trace: where QEMU is to log the code that it translates. words: what the kernel is told besides."""
+
+
+class Found(NamedTuple):
+    """One option of the result. why: what is known of it. place: the line that ran, "" when none did.
+
+    bytes: of the objects that would not be there without it, milliseconds: of their initcalls in the full kernel; None
+    where it has none of its own.
+    """
+
+    symbol: str
+    value: str
+    why: str
+    place: str
+    bytes: int | None
+    milliseconds: float | None
+
+
+class Dropped(NamedTuple):
+    """An option that the full kernel had and the result has not. run: the first that passed without it.
+
+    bytes, milliseconds: as in Found.
+    """
+
+    symbol: str
+    run: int
+    bytes: int | None
+    milliseconds: float | None
+
+
+class Result(NamedTuple):
+    """What a derivation came to. complete: False when the budget ended it. counts: instructions, lines, files."""
+
+    kernel: Kernel
+    full: Kernel
+    requests: list[Wanted]
+    options: list[Found]
+    dropped: list[Dropped]
+    runs: list[Run]
+    counts: Mapping[str, int]
+    complete: bool
+
+
+class _SpentError(Exception):
+    """The budget is used up."""
+
+
+def trim(
+    source: Source,
+    start: Iterable[Wanted],
+    kept: Iterable[Wanted],
+    check: Check,
+    cache: str,
+    state: str,
+    *,
+    budget: int = BUDGET,
+    about: str = "",
+    progress: Progress = no_progress,
+    jobs: int = 0,
+) -> Result:
+    """Derive a kernel from the one that `start` makes.
+
+    kept: requests that stand whatever runs. about: what the checks are, so that no state of others is taken up.
+    Writes STATE/derived.config (a fragment) and STATE/options.json (the evidence) besides the journal.
+    Raises KernelError when the checks fail on the full kernel, InputError (a state of something else), HostError.
+    """
+    start, kept = list(start), list(kept)
+    key = hashlib.sha256(
+        "\0".join((source.digest, configuration.render(start), configuration.render(kept), about)).encode()
+    ).hexdigest()
+    work = _Derivation(source, start, kept, check, cache, Journal(state, key), budget, progress, jobs)
+    result = work.result()
+    _write(f"{state}/derived.config", configuration.render(result.requests))
+    rows = {
+        "options": [each._asdict() for each in result.options],
+        "dropped": [each._asdict() for each in result.dropped],
+    }
+    _write(f"{state}/options.json", json.dumps(rows, indent=1))
+    return result
+
+
+def _write(path: str, text: str) -> None:
+    with open(f"{path}.new", "w") as file:
+        file.write(text)
+    os.rename(f"{path}.new", path)
+
+
+class _Derivation:
+    """The steps, with what all of them take."""
+
+    def __init__(
+        self, source: Source, start: list[Wanted], kept: list[Wanted], check: Check, cache: str, journal: Journal,
+        budget: int, progress: Progress, jobs: int,
+    ) -> None:  # fmt: skip
+        self.source = source
+        self.start = start
+        self.kept = kept
+        self.check = check
+        self.cache = cache
+        self.journal = journal
+        self.budget = budget
+        self.progress = progress
+        self.jobs = jobs
+        self.make = Make(source, f"{journal.folder}/configure", cache)
+        self.options: dict[str, list[kconfig.Option]] = {}
+        self.full: dict[str, str] = {}
+
+    def result(self) -> Result:
+        full = build.build(self.source, self.start, self.cache, self.progress, self.jobs, START, lines=True)
+        values = self.full = values_of(full)
+        evidence = self.traced(full, values)
+        self.options = kconfig.read_tree(self.source.path)
+        requests = derive.requests_for(evidence, values, self.options)
+        self.ask_for_kept(requests)
+        added: list[str] = []
+        removed: list[str] = []
+        complete = True
+        try:
+            self.narrow(requests, evidence, full, added, removed)
+        except _SpentError:
+            complete = False
+        return self.told(full, requests, evidence, added, removed, complete)
+
+    def traced(self, full: Kernel, values: Mapping[str, str]) -> dict[str, Evidence]:
+        """The evidence of the journal, or that of a run now. Raises KernelError when the checks fail."""
+        if self.journal.evidence is not None:
+            return self.journal.evidence
+        log = f"{self.journal.folder}/trace.log"
+        begin = time.monotonic()
+        self.progress("check", "everything", 0, self.budget)
+        said = self.check(full, trace=log)
+        if not said.passed:
+            raise KernelError(f"the checks fail on the full kernel: {said.why}", "mend them or start from more options")
+        self.progress("read", "what has run", 0, 0)
+        with open(log, errors="replace") as file:
+            addresses = trace.executed(file)
+        ran = trace.lines_of(full.folder, addresses, self.source.path)
+        evidence = derive.evidence_of(ran.values(), values, Tree(self.source.path, values), self.read)
+        files = {place.file for place in ran}
+        timed = initcalls.by_object(self.check(full, words=initcalls.WORDS).console, full.folder, self.source.path)
+        counts = {"instructions": len(addresses), "lines": len(ran), "files": len(files), "options": len(evidence)}
+        run = self.run("everything", values, full, said, begin)
+        self.journal.note_trace(evidence.values(), counts, timed, run)
+        os.unlink(log)
+        return evidence
+
+    def read(self, path: str) -> str:
+        """The text of a file of the tree; what was generated is not there and asks for nothing."""
+        try:
+            with open(f"{self.source.path}/{path}", errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def beyond(self, requests: Requests, values: Mapping[str, str]) -> list[tuple[str, ...]]:
+        """What can be asked for and the full kernel had more, by menus."""
+        more = [symbol for symbol, value in values.items() if value == "y" and symbol not in requests.wanted]
+        return [group for _, group in _by_menu(filter(requests.can_be_asked, more), self.options)]
+
+    def narrow(
+        self, requests: Requests, evidence: Mapping[str, Evidence], full: Kernel, added: list[str], removed: list[str]
+    ) -> None:
+        """Put into `added` and `removed` what is to be asked for besides what ran, and what is not."""
+        candidates = self.removable(requests, added, evidence, full)
+        begun = [symbol for groups in candidates[-2:] for group in groups for symbol in group]
+        if self.passes(requests, added, begun):  # if it does, and it may well, nothing larger has to be built
+            removed += begun
+        else:
+            search.add(self.beyond(requests, self.full), lambda more: self.passes(requests, more, ()), added)
+            candidates = self.removable(requests, added, evidence, full)
+        for groups in candidates:
+            left = [tuple(each for each in group if each not in removed) for group in groups]
+            search.remove(left, lambda less: self.passes(requests, added, less), removed)
+
+    def removable(
+        self, requests: Requests, added: Sequence[str], evidence: Mapping[str, Evidence], full: Kernel
+    ) -> list[list[tuple[str, ...]]]:
+        """Might go: what was given back, what nothing ran of, what ran in INIT, what ran in BOOT.
+
+        Each by menus, the largest first.
+        """
+        values = self.settled(requests, added, ()).values
+        fixed = self.proven(evidence)
+        on = [symbol for symbol, value in values.items() if value == "y" and symbol not in fixed]
+        on = [symbol for symbol in on if derive.can_be_off(self.options.get(symbol, []), values)]
+        given = [symbol for symbol in on if symbol in added]
+        others = [symbol for symbol in on if symbol not in added]
+        unproven = [symbol for symbol in others if symbol not in evidence]
+        by_phase = [
+            [symbol for symbol in others if symbol in evidence and evidence[symbol].phase == phase]
+            for phase in (Phase.INIT, Phase.BOOT)
+        ]
+        objects = footprint.read(full.folder) or {}
+        found = []
+        for symbols in (given, unproven, *by_phase):
+            groups = _by_menu(symbols, self.options)
+            groups.sort(key=lambda row: -sum(_bytes(symbol, objects, values) or 0 for symbol in row[1]))
+            found.append([group for _, group in groups])
+        return found
+
+    def ask_for_kept(self, requests: Requests) -> None:
+        """Ask for what is kept, and so for what that depends on."""
+        for each in self.kept:
+            if each.value != "n":
+                requests.ask(each.symbol, "kept whatever runs", each.fragment, each.line)
+
+    def proven(self, evidence: Mapping[str, Evidence]) -> set[str]:
+        """What was in use or is kept, with all that it depends on."""
+        requests = Requests(self.options, self.full)
+        self.ask_for_kept(requests)
+        for symbol, each in evidence.items():
+            if each.phase == Phase.USE:
+                requests.ask(symbol, "", *each.place)
+        return {*requests.wanted, *(each.symbol for each in self.kept)}
+
+    def settled(self, requests: Requests, added: Iterable[str], removed: Iterable[str]) -> derive.Settled:
+        """What the kernel's tools make of the derived requests with more and without some."""
+        removed = set(removed)
+        kept = [*self.kept, *(Wanted(symbol, "n", "removed", 0) for symbol in sorted(removed))]
+        requests = requests.copy()
+        for symbol in filter(lambda each: each not in removed, added):
+            requests.ask(symbol, "the checks fail without it", "added", 0)
+        evidence = (self.journal.evidence or {}).keys() - removed
+        return derive.settle(requests, sorted(evidence), kept, self.configure)
+
+    def configure(self, asked: list[Wanted]) -> dict[str, str]:
+        """What the tools make of requests; kept, for it takes seconds and is asked again when a derivation goes on."""
+        digest = hashlib.sha256(configuration.render(asked).encode()).hexdigest()
+        path = f"{self.journal.folder}/configured/{digest}"
+        try:
+            with open(path) as file:
+                return configuration.read(file.read())
+        except FileNotFoundError:
+            text = build.settled(self.make, asked)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _write(path, text)
+            return configuration.read(text)
+
+    def passes(self, requests: Requests, added: Sequence[str], removed: Sequence[str]) -> bool:
+        """Whether the checks pass on the kernel of these requests."""
+        settled = self.settled(requests, added, removed)
+        known = self.journal.run_of(digest_of(settled.values))
+        if known is not None:
+            return known.passed
+        if len(self.journal.runs) >= self.budget:
+            raise _SpentError
+        run = self.tried(settled, _what(added, removed))
+        self.journal.note_run(run)
+        return run.passed
+
+    def tried(self, settled: derive.Settled, what: str) -> Run:
+        """Build a kernel and let the checks judge it. One that fails is not kept: nobody is to start a guest on it."""
+        begin = time.monotonic()
+        try:
+            kernel = build.build(self.source, settled.requests, self.cache, self.progress, self.jobs, NAME)
+        except KernelError as error:
+            return self.run(what, settled.values, None, Checked(False, str(error), -1), begin)
+        self.progress("check", what, len(self.journal.runs), self.budget)
+        said = self.check(kernel)
+        if not said.passed:
+            self.forget(kernel)
+        return self.run(what, settled.values, kernel, said, begin)
+
+    def run(self, what: str, values: Mapping[str, str], kernel: Kernel | None, said: Checked, begin: float) -> Run:
+        """What goes into the journal."""
+        return Run(
+            number=len(self.journal.runs),
+            what=what,
+            configuration=digest_of(values),
+            kernel=kernel.digest if kernel else "",
+            passed=said.passed,
+            why=said.why,
+            bytes=kernel.bytes if kernel else 0,
+            boot_ms=said.boot_ms,
+            seconds=round(time.monotonic() - begin, 1),
+            off=tuple(sorted(self.full.keys() - values.keys())),
+        )
+
+    def forget(self, kernel: Kernel) -> None:
+        """Remove a kernel that was built for a question only."""
+        if set(names_of(kernel)) <= {NAME}:
+            remove(self.cache, kernel)
+
+    def told(
+        self, full: Kernel, requests: Requests, evidence: Mapping[str, Evidence], added: Sequence[str],
+        removed: Sequence[str], complete: bool,
+    ) -> Result:  # fmt: skip
+        """The result: the smallest kernel that passed, and what is known of its options."""
+        settled = self.settled(requests, added, removed)
+        run = self.journal.run_of(digest_of(settled.values))
+        if run is None or not run.passed:
+            raise KernelError("no derived kernel has passed the checks", "give it a larger --budget")
+        kernel = build.build(self.source, settled.requests, self.cache, self.progress, self.jobs, RESULT)
+        for each in self.journal.runs:
+            other = kernel_of(self.cache, each.kernel)
+            if other is not None and other.digest != kernel.digest:
+                self.forget(other)
+        objects = footprint.read(full.folder) or {}
+        gone = sorted(self.full.keys() - settled.values.keys())
+        dropped = [Dropped(each, self.first_without(each), *self.costs(each, objects, self.full)) for each in gone]
+        found = self.found(settled, evidence, footprint.read(kernel.folder) or {})
+        journal = self.journal
+        return Result(kernel, full, settled.requests, found, dropped, journal.runs, journal.counts, complete)
+
+    def first_without(self, symbol: str) -> int:
+        """The number of the first run that passed without an option."""
+        return next(run.number for run in self.journal.runs if run.passed and symbol in run.off)
+
+    def found(
+        self, settled: derive.Settled, evidence: Mapping[str, Evidence], objects: Mapping[str, footprint.Object]
+    ) -> list[Found]:
+        """What is known of each option of the result."""
+        kept = {each.symbol for each in self.kept}
+        return [
+            Found(
+                symbol, value, *_why(symbol, settled, evidence, kept), *self.costs(symbol, objects, settled.values)
+            )
+            for symbol, value in sorted(settled.values.items())
+        ]  # fmt: skip
+
+    def costs(
+        self, symbol: str, objects: Mapping[str, footprint.Object], values: Mapping[str, str]
+    ) -> tuple[int | None, float | None]:
+        """Bytes and milliseconds of an option that is on."""
+        needs = {path: each.needs for path, each in objects.items()}
+        return _bytes(symbol, objects, values), initcalls.cost_of(symbol, self.journal.initcalls, needs, values)
+
+
+def _what(added: Sequence[str], removed: Sequence[str]) -> str:
+    """A question, for people."""
+    more = f" and {len(added)} options more" if added else ""
+    less = f" but {len(removed)} options, the last of them {removed[-1]}" if removed else ""
+    return f"what has run{more}{less}"
+
+
+def _why(
+    symbol: str, settled: derive.Settled, evidence: Mapping[str, Evidence], kept: Iterable[str]
+) -> tuple[str, str]:
+    """What is known of an option that is on, and where it ran."""
+    ran = evidence.get(symbol)
+    place = f"{ran.place.file}:{ran.place.line}" if ran else ""
+    if symbol in kept:
+        return "kept whatever runs", place
+    if ran:
+        return _RAN[ran.phase], place
+    return settled.reasons.get(symbol, "selected, or by default"), ""
+
+
+def _by_menu(symbols: Iterable[str], options: Mapping[str, list[kconfig.Option]]) -> list[tuple[str, tuple[str, ...]]]:
+    """Symbols by the folder of the file that defines them, at most two deep: fs/ext4, drivers/net, init."""
+    found: dict[str, list[str]] = {}
+    for symbol in symbols:
+        folder = os.path.dirname(options[symbol][0].file) if options.get(symbol) else ""
+        found.setdefault("/".join(folder.split("/")[:2]), []).append(symbol)
+    return [(menu, tuple(group)) for menu, group in sorted(found.items())]
+
+
+def _bytes(symbol: str, objects: Mapping[str, footprint.Object], values: Mapping[str, str]) -> int | None:
+    cost = footprint.cost_of(symbol, objects, values)
+    return cost.bytes if cost else None
