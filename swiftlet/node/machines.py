@@ -170,8 +170,8 @@ def told_to(bundle: Bundle, machine: Machine, attached: Attached | None, files: 
 
 def disk_orders(bundle: Bundle, files: Mapping[str, str], *, data: bool, at_end: int, at_button: int) -> str:
     """What the first process of a disk image is told, wherever it is started."""
-    settings = {**files, **_NETWORK_SETTINGS}
-    return orders.on_disk(bundle, settings, _LIMITS, data=data, at_end=at_end, at_button=at_button)
+    settings = {**files, **NETWORK_SETTINGS}
+    return orders.on_disk(bundle, settings, LIMITS, data=data, at_end=at_end, at_button=at_button)
 
 
 def command_orders(bundle: Bundle, request: Mapping[str, Any]) -> str:
