@@ -186,7 +186,8 @@ def main() -> int:
         print("bench.microswift: machines have taps, which root only can make (try sudo)", file=sys.stderr)
         return 125
     if lacking := missing():
-        print(f"bench.microswift: missing {', '.join(lacking)}: apt-get install {' '.join(lacking.values())}")
+        hint = f"apt-get install {' '.join(lacking.values())}"
+        print(f"bench.microswift: missing {', '.join(lacking)}: {hint}", file=sys.stderr)
         return 125
     try:
         report = run(QUICK if options.quick else FULL, options.root)
