@@ -50,10 +50,10 @@ def command(place: Place, program: str = f"{TREE}/.venv/bin/swiftlet") -> Iterat
             must(arm.run(["/true"], output=True))
             yield arm
         finally:
-            _end(instance)
+            end(instance)
 
 
-def _end(instance: Instance) -> None:
+def end(instance: Instance) -> None:
     """End the daemon by the pid that it left; it ends its launcher, for no guest is left. Then remove their groups."""
     with contextlib.suppress(OSError, ValueError):
         with open(f"{instance.run}/node.pid") as file:

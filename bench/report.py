@@ -26,12 +26,16 @@ class Metric:
 
 @dataclass
 class Report:
-    """One run of one suite. extra: further members of the JSON document (isolation, notes)."""
+    """One run of one suite. extra: further members of the JSON document (isolation, notes).
+
+    unmeasured: metrics that belong to the suite and were not taken, with their units; null in the document.
+    """
 
     suite: str
     machine: dict[str, Any]
     metrics: dict[str, Metric] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    unmeasured: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, value: float, unit: str, samples: Sequence[float] = ()) -> None:
         """Record a metric, rounded to what a clock can tell (a microsecond, for milliseconds)."""
@@ -41,6 +45,8 @@ class Report:
         """The document as JSON."""
         document = asdict(self)
         extra = document.pop("extra")
+        for name, unit in document.pop("unmeasured").items():
+            document["metrics"][name] = {"value": None, "unit": unit, "samples": []}
         return json.dumps(document | extra, ensure_ascii=False)
 
 
