@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from swiftlet.guest import meter
+from swiftlet.guest.machine import OVERHEAD, memory_of
 from swiftlet.node.prepare import read_bundle
 from swiftlet.node.record import Guest
 
@@ -60,4 +61,6 @@ def stats_of(guest: Guest) -> dict[str, Any]:
     found = measure(guest)
     names = ("cpu_ns", "memory_bytes", "private_bytes", "shared_bytes", "pids")
     limit = guest.workload.resources.memory
+    if limit and guest.workload.kind == "vm":
+        limit = memory_of(guest.workload) + OVERHEAD  # what is measured is the machine around it as well
     return {"id": guest.id, "name": guest.name, "memory_limit": limit, **{name: found.get(name, 0) for name in names}}
