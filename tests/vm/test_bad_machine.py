@@ -16,7 +16,7 @@ import pytest
 from swiftlet.image.kernel.kept import Kernel
 from tests.product import Product, eventually
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300, func_only=True)]
 
 RUN = ("run", "--rm", "--as", "vm", "-t", "busybox")
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.product import Product, eventually
 
-pytestmark = [pytest.mark.root, pytest.mark.crash, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.root, pytest.mark.crash, pytest.mark.timeout(3000, func_only=True)]
 
 CRASHES = int(os.environ.get("SWIFTLET_CRASHES", "12"))
 SEED = int(os.environ.get("SWIFTLET_SEED", "7"))

@@ -29,6 +29,7 @@ from tests.vm.conftest import CACHE
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.timeout(300, func_only=True),  # the first one may wait for a kernel
     pytest.mark.skipif(
         not os.path.isdir(grub.FOLDER) or not os.path.isdir(OVMF) or shutil.which("qemu-img") is None,
         reason="no programs for disk images: ./dev test installs them",

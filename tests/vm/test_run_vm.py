@@ -17,7 +17,7 @@ import pytest
 
 from tests.product import Product, eventually
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300, func_only=True)]
 
 VM = ("run", "--rm", "--as", "vm", "-t", "busybox")
 
