@@ -172,6 +172,8 @@ class Guests:
         if guest.snapshot:
             rootfs = self.machines.snapshots.find(guest.snapshot).bundle.rootfs
         else:
+            if workload.kind == "vm":
+                self.machines.kernel(workload.kernel)  # before anything is fetched in vain
             rootfs = await self._root(workload.templates, progress)
         prepared = await self._prepare(guest, rootfs, progress)
         with prepared.closed_on_failure():

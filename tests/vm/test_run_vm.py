@@ -254,4 +254,16 @@ def test_kernels_that_are_not_there_are_refused(product: Product) -> None:
     refused = product.run(*VM, "--kernel", "nosuch", "--", "busybox", "true")
     assert refused.returncode != 0
     assert "no kernel nosuch" in refused.stderr
+
+
+def test_a_kernel_that_is_missing_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    bare = Product(str(tmp_path / "root"))
+    refused = bare.run(*VM, "--", "busybox", "true")
+    assert refused.returncode == 125
+    assert "no kernel has been built here" in refused.stderr
+    assert "fetch" not in refused.stderr
+    bare.close()
+
+
+def test_nothing_is_left_of_a_start_that_was_refused(product: Product) -> None:
     eventually(lambda: product.json("ps", "-a") == [])
