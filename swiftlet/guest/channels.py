@@ -68,7 +68,7 @@ class Channels:
         path = f"{state_dir}/console"
         flags = os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self.given["console"] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | flags, 0o600)
-        self.console = os.open(path, os.O_RDONLY | flags)
+        self.console = os.open(path, os.O_RDWR | os.O_APPEND | flags)
         folder = os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in names:

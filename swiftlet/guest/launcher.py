@@ -176,6 +176,7 @@ class Launcher:
             self._close_given(guest, output)
         if process.channels is not None:
             process.channels.close_given()
+            self.logs.watch_console(key, process.channels.console)
             self.watch(process.channels.fileno(), lambda: self._reported(process))
         self.guests[key] = process
         if output is not None:
@@ -485,6 +486,7 @@ class Launcher:
         if not process.running and process.error is None and not leaving["oom"]:
             process.error = {"kind": "LaunchError", "message": channels.why_not_started(), "hint": ""}
         leaving = exit_code(leaving, channels)
+        self.logs.forget_console(process.key)
         channels.close()
         return leaving
 

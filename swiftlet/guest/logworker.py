@@ -28,6 +28,7 @@ class LogWorker:
         self._null = null
         self._outputs: dict[str, tuple[str, Output]] = {}
         self._flushing: dict[str, Callable[[], None]] = {}
+        self._consoles: dict[str, int] = {}
         self._networks: list[int] = []
         self._ordered = 0
         self._start()
@@ -83,6 +84,16 @@ class LogWorker:
     def attach(self, key: str, output: Output) -> None:
         """Let a guest's outputs be copied to its attached ends as well."""
         self._send({"do": "attach", "key": key}, tuple(output.attached))
+
+    def watch_console(self, key: str, console: int) -> None:
+        """Keep a machine's console short until it is forgotten. console: of the caller, who closes it after that."""
+        self._consoles[key] = console
+        self._send({"do": "console", "key": key}, (console,))
+
+    def forget_console(self, key: str) -> None:
+        """Nobody writes to a machine's console any more."""
+        if self._consoles.pop(key, None) is not None:
+            self._send({"do": "forget", "key": key})
 
     def is_drained(self, key: str) -> bool:
         """Whether nothing of a guest's outputs is left to be moved."""
@@ -147,6 +158,8 @@ class LogWorker:
         self._start()
         for key, (state_dir, output) in list(self._outputs.items()):
             self.add(key, state_dir, output, self.logs_of(state_dir, output))
+        for key, console in self._consoles.items():
+            self._send({"do": "console", "key": key}, (console,))
         for key in self._flushing:
             self._send({"do": "flush", "key": key})
 

@@ -52,6 +52,8 @@ def start(
         *_kernel_file_systems(bundle.shm_bytes),
         *_volumes(bundle, machine.shares),
         *(order("f", path, "0644", text) for path, text in files.items()),
+        order("n", "lo", "", "127.0.0.1", "255.0.0.0", ""),
+        order("f", "/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "0", "1", "optional"),  # as in a container
         *identity(bundle.hostname, card, now_ns, entropy),
         order("f", "/proc/sys/kernel/threads-max", "0644", str(max(64, bundle.workload.resources.pids or 0))),
     ]
@@ -103,7 +105,6 @@ def identity(hostname: str, card: Card | None, now_ns: int, entropy: str) -> lis
         order("e", entropy),
         order("t", str(now_ns // 10**9), str(now_ns % 10**9)),
         order("h", hostname),
-        order("n", "lo", "", "127.0.0.1", "255.0.0.0", ""),
     ]
     if card is not None:
         mask = str(IPv4Network(f"0.0.0.0/{card.prefix}").netmask)

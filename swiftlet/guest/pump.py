@@ -15,6 +15,7 @@ import os
 import select
 import time
 
+from swiftlet.guest import console
 from swiftlet.guest.logindex import Index
 from swiftlet.guest.process import complain
 from swiftlet.linux import inotify, namespace, syscall
@@ -238,6 +239,7 @@ class Pump:
         self.alone = False
         self.inotify = inotify.open_queue()
         self.followed: dict[int, Followed] = {}
+        self.consoles: dict[int, tuple[str, int]] = {}
         self.epoll.register(self.inotify, select.EPOLLIN)
         self.epoll.register(control.fileno(), select.EPOLLIN)
 
@@ -267,6 +269,19 @@ class Pump:
             stream = self.followed.get(number)
             if stream is not None and not stream.ended:
                 stream.move()
+            elif number in self.consoles:
+                console.cut(self.consoles[number][1])
+
+    def _watch_console(self, key: str, fd: int) -> None:
+        self.consoles[inotify.watch_writes(self.inotify, fd)] = key, fd
+        console.cut(fd)
+
+    def _forget_console(self, key: str) -> None:
+        for number, (each, fd) in list(self.consoles.items()):
+            if each == key:
+                del self.consoles[number]
+                inotify.unwatch(self.inotify, number)
+                os.close(fd)
 
     def _be_alone(self) -> None:
         """The launcher has gone. What it had started may go on writing to pipes, but machines end with it."""
@@ -313,6 +328,10 @@ class Pump:
             for stream in list(self.followed.values()):
                 if stream.key == key:
                     stream.finish()
+        elif message["do"] == "console":
+            self._watch_console(key, *fds)
+        elif message["do"] == "forget":
+            self._forget_console(key)
         elif message["do"] == "flush":
             self._flush(key)
             self._tell({"flushed": key})

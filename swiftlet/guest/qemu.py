@@ -91,12 +91,14 @@ def unplug(name: str) -> tuple[tuple[str, dict[str, object]], ...]:
 def script(descriptors: Sequence[str]) -> str:
     """What a clone's monitor is told before anybody can ask it anything: to go on from the state that it inherits.
 
-    Memory is in a file of its own (`x-ignore-shared`), which can be said on no command line.
+    Memory is in a file of its own (`x-ignore-shared`), which can be said on no command line. And QEMU is to announce no
+    address: all clones have their snapshot's until their guests are told their own.
     """
     capability = {"capability": "x-ignore-shared", "state": True}
     commands = (
         {"execute": "qmp_capabilities"},
         {"execute": "migrate-set-capabilities", "arguments": {"capabilities": [capability]}},
+        {"execute": "migrate-set-parameters", "arguments": {"announce-rounds": 0}},
         {
             "execute": "migrate-incoming",
             "arguments": {"uri": f"fd:{FIRST_DESCRIPTOR + list(descriptors).index('state')}"},
@@ -238,7 +240,8 @@ def _disks(settings: Settings) -> list[str]:
 def _network(settings: Settings) -> list[str]:
     if "tap" not in settings.descriptors:
         return []
-    device = f"virtio-net-{_bus(settings)},netdev=net,mac={CARD}"
+    # What a clone would announce when it goes on, before it is told its own, is its snapshot's address.
+    device = f"virtio-net-{_bus(settings)},netdev=net,mac={CARD},guest_announce=off"
     rom = "" if settings.type == "microvm" else ",romfile="
     return ["-netdev", f"tap,id=net,fd={_number(settings, 'tap')}", "-device", f"{device}{rom}"]
 

@@ -43,10 +43,16 @@ static int make_folders(char *path, mode_t mode, bool last)
 
 static int write_file(char *path, mode_t mode, const char *text)
 {
-	int file = make_folders(path, 0, false) ?: open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
-	int written = file < 0 ? -1 : write(file, text, strlen(text));
+	int flags = O_WRONLY | O_CREAT | O_CLOEXEC, length = strlen(text), file = open(path, flags, mode);
+	struct stat before;
+
+	if (file < 0 && errno == ENOENT)
+		file = make_folders(path, 0, false) ?: open(path, flags, mode);
+	int bad = file < 0 || write(file, text, length) < 0 || fstat(file, &before) < 0 ? -1 : 0;
+	if (!bad && S_ISREG(before.st_mode) && before.st_size > length)
+		bad = ftruncate(file, length);
 	close(file);
-	return written < 0 ? -1 : 0;
+	return bad;
 }
 
 static int enter_root(char *root)
@@ -118,7 +124,8 @@ int obey(char key, char **field)
 	case 'b': // one file of a folder that is attached elsewhere
 		return write_file(field[1], 0644, "") ?: mount(field[0], field[1], 0, MS_BIND, 0);
 	case 'd': return make_folders(field[0], mode, true) ?: chmod(field[0], mode);
-	case 'f': return write_file(field[0], mode, field[2]);
+	case 'f': // path, mode, text, whether it may have no place here
+		return write_file(field[0], mode, field[2]) && !*field[3] ? -1 : 0;
 	case 'l': return unlink(field[1]) < 0 && errno != ENOENT ? -1 : symlink(field[0], field[1]);
 	case 'p': return enter_root(field[0]);
 	case 'h': return sethostname(field[0], strlen(field[0]));

@@ -46,10 +46,6 @@ _PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")
 """Profiles in the order in which they are taken where no kernel was asked for."""
 
 
-_PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")
-"""Profiles in the order in which they are taken where no kernel was asked for."""
-
-
 class Found(NamedTuple):
     """What one machine is made of. kernel, images: paths on the host. snapshot: that it goes on from, "" for none."""
 
@@ -155,15 +151,14 @@ class Machines:
 def told_to(bundle: Bundle, machine: Machine, attached: Attached | None, files: Mapping[str, str]) -> dict[str, str]:
     """What a machine's first process, and a clone's QEMU, is told at the moment of its start: for the launcher."""
     card = None
-    settings = dict(files)
     if attached is not None:
         card = orders.Card(attached.hardware, attached.address, attached.prefix, attached.gateway)
-        settings |= NETWORK_SETTINGS
     entropy = secrets.token_hex(64)
-    if machine.snapshot:
-        told = {**settings, "/etc/machine-id": f"{secrets.token_hex(16)}\n"}
-        resumed = orders.resume(bundle, card, told, time.time_ns(), entropy)
+    files = {**files, "/etc/machine-id": f"{secrets.token_hex(16)}\n"}
+    if machine.snapshot:  # its kernel is set as its snapshot's was
+        resumed = orders.resume(bundle, card, files, time.time_ns(), entropy)
         return {"orders": resumed, "script": qemu.script(machine.descriptors)}
+    settings = {**files, **(NETWORK_SETTINGS if attached else {})}
     started = orders.start(bundle, machine, card, settings, time.time_ns(), entropy, LIMITS)
     return {"orders": started, "script": ""}
 

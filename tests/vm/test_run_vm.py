@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from swiftlet.guest import console
 from tests.product import Product, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300, func_only=True)]
@@ -216,16 +217,43 @@ def test_a_terminal_has_the_size_of_the_users_and_follows_it(product: Product) -
     product.ok("rm", "-f", "screen")
 
 
+def test_what_a_kernel_says_does_not_fill_the_hosts_disk(product: Product) -> None:
+    lines = console.MOST * 2 // 64
+    loop = f"i=0; while [ $i -lt {lines} ]; do echo {'x' * 63}; i=$((i+1)); done; echo the end"
+    script = f"({loop}) >/dev/console"
+    key = product.ok(
+        "run", "-d", "--name", "loud", *VM[2:], "--", "busybox", "sh", "-c", f"{script}; sleep 1000"
+    ).strip()
+    said = Path(product.environment["SWIFTLET_ROOT"], "guests", key, "console")
+
+    def told() -> bool:
+        assert said.stat().st_size < 2 * console.MOST
+        return said.read_bytes().rstrip().endswith(b"the end")
+
+    eventually(told, seconds=120)
+    product.ok("rm", "-f", "loud")
+
+
+def test_its_network_is_a_containers(product: Product) -> None:
+    inside = "ip -6 -o addr | sed 's/.*inet6//'; ip -4 -o addr show lo; sysctl -n net.ipv4.ip_unprivileged_port_start"
+    words = ("--", "busybox", "sh", "-c", inside)
+    assert product.ok(*VM, *words) == product.ok("run", "--rm", "-t", "busybox", *words)
+
+
 def test_clones_answer_as_somebody_else(product: Product) -> None:
-    product.ok("run", "-d", "--name", "src", *VM[2:], "--", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc")
+    published = ("-p", "127.0.0.1::80")
+    product.ok(
+        "run", "-d", "--name", "src", *published, *VM[2:], "--", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc"
+    )
     assert product.ok("snapshot", "src", "ready") == "src:ready\n"
-    told = product.ok("run", "--from", "src:ready", "--count", "2", "-p", "127.0.0.1::80").split()
+    told = product.ok("run", "--from", "src:ready", "--count", "2", *published).split()
     assert len(told) == 2
-    names = set()
-    for guest in product.json("ps"):
+    names, machines = set(), set()
+    for guest in [each for each in product.json("ps") if each["ports"]]:
+        port = guest["ports"][0].split("->")[0].rpartition(":")[2]
+        machines.add(fetch(f"http://127.0.0.1:{port}/machine-id"))  # of the first, too: no clone has taken its address
         if guest["name"] == "src":
             continue
-        port = guest["ports"][0].split("->")[0].rpartition(":")[2]
         names.add(fetch(f"http://127.0.0.1:{port}/hostname").decode().strip())
         seen = product.ok(
             "exec", guest["id"], "busybox", "sh", "-c", "hostname; head -c 8 /dev/urandom | hexdump; date +%s"
@@ -235,6 +263,7 @@ def test_clones_answer_as_somebody_else(product: Product) -> None:
         assert abs(int(rest[-1]) - time.time()) < 5
         names.add(" ".join(rest[:-1]))
     assert len(names) == 4
+    assert len(machines) == 3
     for guest in product.json("ps"):
         product.ok("rm", "-f", guest["id"])
     product.ok("snapshot", "rm", "src:ready")
