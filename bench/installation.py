@@ -30,10 +30,14 @@ _ASK_SECONDS = 0.002
 
 
 class Guest(NamedTuple):
-    """A guest that runs. milliseconds: from before the command until its service had answered, or until it ran."""
+    """A guest that runs. milliseconds: from before the command until its service had answered, or until it ran.
+
+    launched: until the answer from when the daemon had planned it and began to attach its network and start its QEMU.
+    """
 
     id: str
     milliseconds: float
+    launched: float = 0.0
 
 
 class Installation:
@@ -86,7 +90,9 @@ class Installation:
             if time.perf_counter() > begin + seconds:
                 raise OSError(f"guest {guest}: no answer after {seconds:.0f} s; its console:\n{self._console(guest)}")
             time.sleep(_ASK_SECONDS)
-        return Guest(guest, (time.perf_counter() - begin) * 1000)
+        answered, wall = time.perf_counter(), time.time_ns()
+        planned = next(each["time_ns"] for each in self.inspect(guest)[0]["journal"] if each["to"] == "Generated")
+        return Guest(guest, (answered - begin) * 1000, (wall - planned) / 1e6)
 
     def _console(self, guest: str) -> str:
         """The last lines of a machine's console."""

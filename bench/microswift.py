@@ -94,21 +94,21 @@ def count_memory(lab: Lab, report: Report, boots: int, clones: int) -> None:
     place = lab.place
     words = bootup.answer_words(lab.answer)
     booted = [place.start(*words).id for _ in range(boots)]
-    total = memory.of_boots(_shares(place, booted))
+    total = _memory_of(place, booted)
     place.remove(*booted)
     report.add(f"pss_{boots}_boots_bytes", total, "bytes")
     report.add("pss_boot_bytes", total / boots, "bytes")
     cloned = place.call("run", "--from", bootup.SNAPSHOT, "--count", str(clones)).split()
-    total = memory.of_clones(_shares(place, cloned), memory.snapshot_bytes(place.daemon))
+    total = _memory_of(place, cloned)
     place.remove(*cloned)
     report.add(f"pss_{clones}_clones_bytes", total, "bytes")
     report.add("pss_clone_bytes", total / clones, "bytes")
     report.add("ratio_pss", report.metrics["pss_clone_bytes"].value / report.metrics["pss_boot_bytes"].value, "of it")
 
 
-def _shares(place: Installation, guests: list[str]) -> list[memory.Share]:
+def _memory_of(place: Installation, guests: list[str]) -> int:
     time.sleep(SETTLE_SECONDS)
-    return memory.shares(pid for guest in place.inspect(*guests) for pid in memory.processes(guest))
+    return memory.of_processes(pid for guest in place.inspect(*guests) for pid in memory.processes(guest))
 
 
 def count_sizes(lab: Lab, report: Report) -> None:

@@ -32,6 +32,9 @@ THREADS = 256
 IMAGES = "/machine"
 """Where QEMU sees the kernel and the images, and `/volume` what it serves."""
 
+OPENER = f"{IMAGES}/opener.so"
+"""What a clone's QEMU is preloaded with (`image.preload`)."""
+
 VOLUMES = "/volume"
 
 
@@ -96,7 +99,9 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         shares=len(shares),
         clone=bool(found.snapshot),
     )
-    type_ = qemu.type_for(qemu.device_count(descriptors, len(images), len(shares)))
+    devices = qemu.device_count(descriptors, len(images), len(shares))
+    type_ = "q35" if found.mapped else qemu.type_for(devices)  # what is mapped is a device of PCI's
+    reporting = type_ == "q35" or devices < qemu.MMIO_DEVICES  # not worth another machine type
     processors = max(1, math.ceil(workload.resources.cpus))
     settings = qemu.Settings(
         name=place.id,
@@ -110,13 +115,18 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         shares=len(shares),
         clone=bool(found.snapshot),
         counter_khz=found.counter_khz,
+        mapped=found.mapped,
+        reporting=reporting,
     )
+    preloaded = (OPENER,) if found.preloaded else ()
+    files = (f"{IMAGES}/kernel", *images, *preloaded)
     process = Hypervisor(
         rootfs=found.hypervisor,
         argv=qemu.argv(settings),
+        env={"LD_PRELOAD": OPENER} if preloaded else {},
         uid=found.user,
         gid=found.user,
-        volumes=((f"{IMAGES}/kernel", False), *((path, False) for path in images), *_served(place.volumes)),
+        volumes=(*((path, False) for path in files), *_served(place.volumes)),
         seccomp=place.seccomp,
         tty=workload.tty,
         volatile=workload.remove,
@@ -133,6 +143,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         descriptors=descriptors,
         shares=shares,
         snapshot=found.snapshot,
+        mapped=bool(found.mapped),
     )
 
 

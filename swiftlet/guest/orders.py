@@ -48,7 +48,7 @@ def start(
     setrlimit(2).
     """
     told = [
-        *_root(bundle, len(machine.images) - 1),
+        *_root(len(machine.images) - 1, mapped=machine.mapped),
         *_kernel_file_systems(bundle.shm_bytes),
         *_volumes(bundle, machine.shares),
         *(order("f", path, "0644", text) for path, text in files.items()),
@@ -140,10 +140,11 @@ def command(
     )
 
 
-def _root(bundle: Bundle, images: int) -> Iterable[str]:
+def _root(images: int, *, mapped: bool) -> Iterable[str]:
     """The images under an overlay whose upper layer is in the guest's memory."""
     for number in range(images):
-        yield order("m", f"/dev/vd{chr(ord('b') + number)}", f"{_LOWER}/{number}", "erofs", str(_READ_ONLY), "")
+        device, how = (f"pmem{number}", "dax=always") if mapped else (f"vd{chr(ord('b') + number)}", "")
+        yield order("m", f"/dev/{device}", f"{_LOWER}/{number}", "erofs", str(_READ_ONLY), how)
     yield order("m", "tmpfs", _UPPER, "tmpfs", "0", "mode=755")
     yield from _overlay(images)
 

@@ -69,7 +69,8 @@ class Machine(msgspec.Struct, frozen=True):
     accelerator: "kvm" or "tcg" (emulation), why: how that was found. type: QEMU's machine type. kernel: its digest.
     images: paths of the root's images on the host, the machine's own first. descriptors: what QEMU inherits besides
     standard input, output and error, in the order of their numbers from `first` on. shares: targets in the
-    guest of the volumes that are served to it, in the order of their tags. snapshot: of which it is a clone.
+    guest of the volumes that are served to it, in the order of their tags. snapshot: of which it is a clone. mapped:
+    its images but the first are mapped from the host's memory, not read as disks.
     """
 
     process: Hypervisor
@@ -83,6 +84,7 @@ class Machine(msgspec.Struct, frozen=True):
     descriptors: tuple[str, ...]
     shares: tuple[str, ...] = ()
     snapshot: str = ""
+    mapped: bool = False
     first: int = FIRST_DESCRIPTOR
 
 

@@ -7,6 +7,7 @@ needs none installed and all hosts have the same build.
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import secrets
 import time
@@ -21,6 +22,7 @@ from swiftlet.image import erofs
 from swiftlet.image.kernel import kept
 from swiftlet.image.kernel.kept import Kernel
 from swiftlet.image.machine import machine_root
+from swiftlet.image.preload import opener
 from swiftlet.linux import tsc
 from swiftlet.model.bundle import Bundle, Machine, Rootfs
 from swiftlet.model.error import NotFoundError
@@ -31,6 +33,10 @@ from swiftlet.store.layout import Layout
 
 HYPERVISOR = "qemu@7.2"
 """The template of the machines."""
+
+
+MAPPING = ("VIRTIO_PMEM", "FS_DAX")
+"""Options of a kernel that can map its root from the host's memory: then it does."""
 
 
 NETWORK_SETTINGS = {
@@ -47,7 +53,10 @@ _PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")
 
 
 class Found(NamedTuple):
-    """What one machine is made of. kernel, images: paths on the host. snapshot: that it goes on from, "" for none."""
+    """What one machine is made of. kernel, images: paths on the host. snapshot: that it goes on from, "" for none.
+
+    mapped: see `qemu.Settings`. opener: path of what a clone's QEMU is preloaded with.
+    """
 
     hypervisor: Rootfs
     kernel: Kernel
@@ -56,6 +65,13 @@ class Found(NamedTuple):
     why: str
     snapshot: str = ""
     counter_khz: int = 0
+    mapped: tuple[int, ...] = ()
+    opener: str = ""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What QEMU is to see of the host's files, in the order in which `MachineDriver` attaches them."""
+        return (self.kernel.vmlinux, *self.images, *([self.opener] if self.opener else []))
 
 
 class Machines:
@@ -79,7 +95,7 @@ class Machines:
             return await self.find(kernel, rootfs, await resolve((HYPERVISOR,)))
         saved = self.snapshots.find(snapshot).machine
         found = await self.find(saved.kernel, rootfs, saved.process.rootfs)
-        return found._replace(snapshot=snapshot)
+        return found._replace(snapshot=snapshot, opener=await asyncio.to_thread(opener, self._layout.cache))
 
     async def descriptors(self, machine: Machine) -> list[tuple[str, int]]:
         """What a clone's machine gets of its snapshot, the caller's to close.
@@ -90,7 +106,7 @@ class Machines:
             return []
         snapshot = self.snapshots.find(machine.snapshot)
         check_same(machine, snapshot.machine)
-        memory, state = await self.snapshots.open(snapshot)
+        memory, state = await asyncio.to_thread(self.snapshots.open, snapshot)
         return [("memory", memory), ("state", state)]
 
     async def find(self, kernel: str, rootfs: Rootfs, hypervisor: Rootfs) -> Found:
@@ -108,7 +124,10 @@ class Machines:
         for lower, name in zip(rootfs.lowers, rootfs.trees, strict=True):
             images.append(erofs.image_of(lower, name, cache).path)
         accelerator, why = self.accelerator
-        return Found(hypervisor, chosen, tuple(images), accelerator, why, counter_khz=self._counter_khz())
+        mapped = tuple(os.stat(path).st_size for path in images[1:]) if kept.has(chosen, MAPPING) else ()
+        return Found(
+            hypervisor, chosen, tuple(images), accelerator, why, counter_khz=self._counter_khz(), mapped=mapped
+        )
 
     def kernel(self, name: str) -> Kernel:
         """A kernel by a profile's name or the beginning of its digest; "" is the best of those that are there.

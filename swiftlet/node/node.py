@@ -82,7 +82,6 @@ class Node:
             except SwiftletError as error:
                 log.warning("%s", error)
         self.launcher.close()
-        self.guests.machines.snapshots.close()
         await self.network.close(remove=not running)
         if not running:
             self.guests.preparer.remove_groups()

@@ -7,15 +7,14 @@
       state                     what QEMU saved of devices and processors
       ram                       the guest's memory, with holes where it was never written
 
-A clone maps the memory privately: what it writes is its own. The memory is given to it as an anonymous file that is
-sealed against writing, for QEMU opens such files for writing, and no clone may change what the others start from.
+A clone maps the memory privately: what it writes is its own, what it only reads is the page cache's, once for all. It
+inherits the file opened for reading (`image.preload`), for no clone may change what the others start from.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -30,12 +29,10 @@ from swiftlet.model.error import ConflictError, InputError, NotFoundError, Store
 from swiftlet.node.names import storage_error
 from swiftlet.node.prepare import read_bundle
 from swiftlet.node.record import Guest
+from swiftlet.node.wire import close_all
 from swiftlet.store.layout import Layout
 
 SAVE_SECONDS = 30.0
-
-_SEALS = 0xE
-"""F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_WRITE (linux/fcntl.h)."""
 
 _NAME_BYTES = 63
 
@@ -56,13 +53,11 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Snapshots:
-    """All snapshots of one instance, and the memory of those that clones were started from."""
+    """All snapshots of one instance."""
 
     def __init__(self, layout: Layout) -> None:
         self._folder = layout.snapshots
         self._tmp = layout.tmp
-        self._memories: dict[str, tuple[int, int]] = {}
-        self._loading = asyncio.Lock()
 
     def find(self, name: str) -> Snapshot:
         """A snapshot by its name. Raises NotFoundError."""
@@ -94,7 +89,6 @@ class Snapshots:
             raise NotFoundError(f"no snapshot {name!r}", "swiftlet snapshot ls") from None
         finally:
             shutil.rmtree(grave, ignore_errors=True)
-        self._forget(name)
 
     async def take(self, guest: Guest, name: str) -> Snapshot:
         """Save a running machine, which stands still meanwhile and goes on.
@@ -134,29 +128,18 @@ class Snapshots:
         finally:
             os.close(state)
 
-    async def open(self, snapshot: Snapshot) -> tuple[int, int]:
-        """The memory and the state as descriptors, the caller's to close. Raises StoreError, NotFoundError."""
-        async with self._loading:
-            known = self._memories.get(snapshot.name)
-            if known is None or known[0] != snapshot.created_ns:
-                self._forget(snapshot.name)
-                try:
-                    memory = await asyncio.to_thread(_sealed_copy, f"{self._folder}/{snapshot.name}/ram")
-                except OSError as error:
-                    raise StoreError(f"the memory of snapshot {snapshot.name} cannot be read: {error}") from None
-                self._memories[snapshot.name] = known = (snapshot.created_ns, memory)
-            state = os.open(f"{self._folder}/{snapshot.name}/state", os.O_RDONLY | os.O_CLOEXEC)
-            return os.dup(known[1]), state
-
-    def _forget(self, name: str) -> None:
-        known = self._memories.pop(name, None)
-        if known is not None:
-            os.close(known[1])
-
-    def close(self) -> None:
-        """Let go of all memories."""
-        for name in list(self._memories):
-            self._forget(name)
+    def open(self, snapshot: Snapshot) -> tuple[int, int]:
+        """The memory and the state as descriptors for reading, the caller's to close. Raises StoreError."""
+        opened: list[int] = []
+        try:
+            for name in ("ram", "state"):
+                opened.append(os.open(f"{self._folder}/{snapshot.name}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+                os.posix_fadvise(opened[-1], 0, 0, os.POSIX_FADV_WILLNEED)
+        except OSError as error:
+            close_all(tuple(opened))
+            raise StoreError(f"snapshot {snapshot.name} cannot be read: {error}") from None
+        memory, state = opened
+        return memory, state
 
 
 def saveable(guest: Guest) -> Bundle:
@@ -227,21 +210,6 @@ def _copy(source: int, target: int) -> None:
         os.lseek(target, start, os.SEEK_SET)
         while start < place:
             start += os.sendfile(target, source, start, place - start)
-
-
-def _sealed_copy(path: str) -> int:
-    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        memory = os.memfd_create("swiftlet-snapshot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            _copy(source, memory)
-            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
-        except BaseException:
-            os.close(memory)
-            raise
-    finally:
-        os.close(source)
-    return memory
 
 
 def _disk_bytes(folder: str) -> int:

@@ -188,15 +188,14 @@ Pss_Shmem:            40 kB
 """
 
 
-def test_a_snapshots_memory_is_counted_once() -> None:
-    share = memory.share_of(ROLLUP)
-    assert share == memory.Share(100 << 10, 40 << 10)
-    assert memory.of_boots([share, share]) == 200 << 10
-    assert memory.of_clones([share, share], 1 << 20) == (120 << 10) + (1 << 20)
+def test_memory_is_counted_by_proportional_shares() -> None:
+    assert memory.share_of(ROLLUP) == 100 << 10
+    with pytest.raises(ValueError, match="no proportional"):
+        memory.share_of("Rss: 300 kB")
 
 
 def test_the_share_of_a_running_process_can_be_read() -> None:
-    assert memory.shares([os.getpid()])[0].all > 1 << 20
+    assert memory.of_processes([os.getpid(), os.getpid()]) > 1 << 20
 
 
 AB = """Server Software:        nginx
@@ -241,7 +240,11 @@ def samples() -> bootup.Samples:
         found[name] = {"ready": [1000.0 / number, 1200.0 / number], "login": [1500.0], "hello": [1600.0]}
         found[f"{name}_traced"] = {"kernel": [10.0], "process": [500.0 / number], "ready": [1100.0 / number]}
     found["stock_traced"]["systemd"] = [700.0]
-    return found | {"command": {"ready": [300.0]}, "clone": {"ready": [60.0]}, "hello": {"ready": [800.0]}}
+    return found | {
+        "command": {"ready": [300.0]},
+        "clone": {"ready": [60.0], "launched": [50.0]},
+        "hello": {"ready": [800.0]},
+    }
 
 
 def whole_report() -> Report:
@@ -256,7 +259,8 @@ def test_ratios_are_of_medians_of_what_was_not_traced() -> None:
     report = whole_report()
     assert report.metrics["stock_ready_ms"].value == 1100
     assert report.metrics["ratio_ready"].value == pytest.approx(300 / 1100, abs=1e-4)
-    assert report.metrics["ratio_clone"].value == pytest.approx(0.2)
+    assert report.metrics["ratio_clone"].value == pytest.approx(50 / 275, abs=1e-4)
+    assert report.metrics["ratio_clone_typed"].value == pytest.approx(0.2)
     assert report.metrics["ratio_first_process_same_machine"].value == pytest.approx(1 / 3, abs=1e-4)
     assert report.extra["stock_was_traced"] is False
 

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import re
@@ -86,6 +87,21 @@ def kernel_of(cache: str, digest: str) -> Kernel | None:
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError, IndexError):
         return None
+
+
+@functools.cache
+def _configuration(folder: str) -> frozenset[str]:
+    """The lines of a kernel's configuration, which never changes."""
+    try:
+        with open(f"{folder}/config") as file:
+            return frozenset(file.read().splitlines())
+    except OSError:
+        return frozenset()
+
+
+def has(kernel: Kernel, options: Iterable[str]) -> bool:
+    """Whether all these options (without CONFIG_) are built into a kernel."""
+    return all(f"CONFIG_{name}=y" in _configuration(kernel.folder) for name in options)
 
 
 def kernels_of(cache: str) -> list[Kernel]:
