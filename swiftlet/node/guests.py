@@ -173,7 +173,7 @@ class Guests:
             rootfs = self.machines.snapshots.find(guest.snapshot).bundle.rootfs
         else:
             if workload.kind == "vm":
-                self.machines.kernel(workload.kernel)  # before anything is fetched in vain
+                self.machines.check(workload)
             rootfs = await self._root(workload.templates, progress)
         prepared = await self._prepare(guest, rootfs, progress)
         with prepared.closed_on_failure():

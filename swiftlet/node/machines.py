@@ -7,6 +7,7 @@ needs none installed and all hosts have the same build.
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import secrets
 import time
@@ -23,8 +24,10 @@ from swiftlet.image.kernel.kept import Kernel
 from swiftlet.image.machine import machine_root
 from swiftlet.linux import tsc
 from swiftlet.model.bundle import Bundle, Machine, Rootfs
-from swiftlet.model.error import NotFoundError
+from swiftlet.model.error import InputError, NotFoundError
+from swiftlet.model.workload import Workload
 from swiftlet.node import canary
+from swiftlet.node.diagnose import KernelFiles
 from swiftlet.node.network import Attached
 from swiftlet.node.snapshots import Snapshots
 from swiftlet.store.layout import Layout
@@ -40,10 +43,6 @@ NETWORK_SETTINGS = {
 """As in a container: a guest's user may listen on port 80 and send pings without a capability."""
 
 LIMITS = {name.removeprefix("RLIMIT_"): getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
-
-
-_PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")
-"""Profiles in the order in which they are taken where no kernel was asked for."""
 
 
 _PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")
@@ -114,6 +113,14 @@ class Machines:
         accelerator, why = self.accelerator
         return Found(hypervisor, chosen, tuple(images), accelerator, why, counter_khz=self._counter_khz())
 
+    def check(self, workload: Workload) -> None:
+        """What is told of a machine before anything is fetched in vain. Raises NotFoundError, InputError."""
+        self.kernel(workload.kernel)
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if workload.resources.memory > there:
+            asked = f"{workload.resources.memory >> 20} MiB are more than this host's {there >> 20} MiB"
+            raise InputError(f"$.resources.memory: {asked}", "a machine's memory is memory of the host: give it less")
+
     def kernel(self, name: str) -> Kernel:
         """A kernel by a profile's name or the beginning of its digest; "" is the best of those that are there.
 
@@ -131,9 +138,10 @@ class Machines:
                     return each
         return kernels[0]
 
-    def symbols_of(self, digest: str) -> str:
-        """Where a kernel's symbols are."""
-        return f"{self._layout.cache}/kernels/{digest}/System.map"
+    def files_of(self, digest: str) -> KernelFiles:
+        """Where a kernel's image and its symbols are, and where its console is kept when it does not start."""
+        folder = f"{self._layout.cache}/kernels/{digest}"
+        return KernelFiles(f"{folder}/vmlinux", f"{folder}/System.map", f"{self._layout.cache}/console.log")
 
     def _counter_khz(self) -> int:
         if self._counter is None:
