@@ -314,7 +314,8 @@ class Guests:
         seconds = guest.workload.stop_timeout if timeout is None else timeout
         ended = asyncio.ensure_future(guest.wait_ended())
         try:
-            await self._signal(guest, signal_number(guest.workload.stop_signal))
+            with contextlib.suppress(SwiftletError):  # a machine that hangs may take no order any more: its grace runs
+                await self._signal(guest, signal_number(guest.workload.stop_signal))
             done, _ = await asyncio.wait([ended], timeout=max(0.0, seconds))
             if not done:
                 await self._kill(guest)
