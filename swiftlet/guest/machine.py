@@ -96,7 +96,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         shares=len(shares),
         clone=bool(found.snapshot),
     )
-    type_ = qemu.type_for(qemu.device_count(descriptors, len(images), len(shares)))
+    type_ = qemu.type_for(qemu.device_count(descriptors, len(images), len(shares)), modules=found.initramfs)
     processors = max(1, math.ceil(workload.resources.cpus))
     settings = qemu.Settings(
         name=place.id,
@@ -110,13 +110,15 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         shares=len(shares),
         clone=bool(found.snapshot),
         counter_khz=found.counter_khz,
+        initramfs=f"{IMAGES}/initramfs" if found.initramfs else "",
     )
+    files = (settings.kernel, *filter(None, (settings.initramfs,)), *images)
     process = Hypervisor(
         rootfs=found.hypervisor,
         argv=qemu.argv(settings),
         uid=found.user,
         gid=found.user,
-        volumes=((f"{IMAGES}/kernel", False), *((path, False) for path in images), *_served(place.volumes)),
+        volumes=(*((path, False) for path in files), *_served(place.volumes)),
         seccomp=place.seccomp,
         tty=workload.tty,
         volatile=workload.remove,

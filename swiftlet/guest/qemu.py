@@ -35,7 +35,8 @@ class Settings(NamedTuple):
 
     descriptors: names, in the order of their numbers. shares: how many folders are served. clone: it goes on
     from a saved state instead of booting. counter_khz: how fast the host's time stamp
-    counter counts, 0 for not known. debug: words for the kernel instead of `quiet`.
+    counter counts, 0 for not known. debug: words for the kernel instead of `quiet`. initramfs: that the kernel starts
+    from, "" for none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Settings(NamedTuple):
     clone: bool = False
     counter_khz: int = 0
     debug: str = ""
+    initramfs: str = ""
 
 
 INPUT = "input"
@@ -173,7 +175,8 @@ def _kernel(settings: Settings) -> list[str]:
         *_clocks(settings),
         "ip=off",  # a kernel for disk images would ask for an address, and init is told it
     ]
-    return ["-kernel", settings.kernel, "-append", " ".join(words)]
+    initramfs = ["-initrd", settings.initramfs] if settings.initramfs else []
+    return ["-kernel", settings.kernel, *initramfs, "-append", " ".join(words)]
 
 
 def _clocks(settings: Settings) -> list[str]:
@@ -262,9 +265,13 @@ def _number(settings: Settings, name: str) -> int:
     return FIRST_DESCRIPTOR + settings.descriptors.index(name)
 
 
-def type_for(devices: int) -> str:
-    """The machine type that has room for so many virtio devices: microvm starts faster."""
-    return "microvm" if devices <= MMIO_DEVICES else "q35"
+def type_for(devices: int, *, modules: bool = False) -> str:
+    """The machine type that has room for so many virtio devices: microvm starts faster.
+
+    modules: the kernel's drivers are. It finds devices on PCI only: of a microvm's it is told by words that a driver
+    must be there to read (VIRTIO_MMIO_CMDLINE_DEVICES), which distributions leave out.
+    """
+    return "microvm" if devices <= MMIO_DEVICES and not modules else "q35"
 
 
 def device_count(descriptors: Sequence[str], images: int, shares: int) -> int:

@@ -124,6 +124,8 @@ class Machines:
     def kernel(self, name: str) -> Kernel:
         """A kernel by a profile's name or the beginning of its digest; "" is the best of those that are there.
 
+        One that was not built here starts slower, and is taken only where it is meant or where there is no other.
+
         Raises NotFoundError.
         """
         cache = self._layout.cache
@@ -136,12 +138,14 @@ class Machines:
             for each in kernels:
                 if profile in kept.names_of(each):
                     return each
-        return kernels[0]
+        return next((each for each in kernels if not each.initramfs), kernels[0])
 
     def files_of(self, digest: str) -> KernelFiles:
         """Where a kernel's image and its symbols are, and where its console is kept when it does not start."""
-        folder = f"{self._layout.cache}/kernels/{digest}"
-        return KernelFiles(f"{folder}/vmlinux", f"{folder}/System.map", f"{self._layout.cache}/console.log")
+        cache = self._layout.cache
+        folder = f"{cache}/kernels/{digest}"
+        found = kept.kernel_of(cache, digest)
+        return KernelFiles(found.image if found else "", f"{folder}/System.map", f"{cache}/console.log")
 
     def _counter_khz(self) -> int:
         if self._counter is None:

@@ -127,8 +127,9 @@ class Preparer:
             opened += open_inserted(inserted_places(before), self._layout.trees)
             bundle = self._bundle(guest, folder, workload, rootfs, opened, before, machine)
             if machine is not None and bundle is not None and bundle.machine is not None:
-                targets = tuple(target for target, _ in bundle.machine.process.volumes)[: 1 + len(machine.images)]
-                opened = open_files((machine.kernel.vmlinux, *machine.images), targets) + opened
+                files = (machine.kernel.image, *filter(None, (machine.kernel.initramfs,)), *machine.images)
+                targets = tuple(target for target, _ in bundle.machine.process.volumes)[: len(files)]
+                opened = open_files(files, targets) + opened
         except BaseException:
             close_volumes(opened)
             raise
@@ -263,6 +264,7 @@ def _machine_place(machine: Found, user: int) -> MachinePlace:
         user,
         machine.snapshot,
         machine.counter_khz,
+        bool(machine.kernel.initramfs),
     )
 
 
