@@ -51,9 +51,9 @@ def installed(root: Path, kernel: Kernel, **environment: str) -> Iterator[Produc
     assert made.leftovers() == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory, kernel: Kernel) -> Iterator[Product]:
-    """An installation with a kernel, for all tests of a module."""
+    """An installation with a kernel. What a test resolves, the next one finds: QEMU takes half a minute of its own."""
     with installed(tmp_path_factory.mktemp("swiftlet"), kernel) as made:
         yield made
 
