@@ -103,26 +103,27 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 
 
-def for_kernel(folder: str, loader: str) -> bytes:
+def for_kernel(folder: str, loader: str, wanted: Sequence[str] = WANTED) -> bytes:
     """The initramfs of a kernel. folder: its modules' (/lib/modules/RELEASE). loader: the compiled loader.c.
 
+    wanted: the names of the modules that it is to load, of which it may have some built in.
     Raises InputError for a kernel that lacks what a machine needs, OSError.
     """
     paths = modules_of(folder)
     if missing := [name for name in NEEDED if name not in paths and name not in built_in(folder)]:
         raise InputError(f"{folder} has no {', '.join(missing)}", "a machine needs them: give another kernel's modules")
-    contents = {name: _read(path) for name, path in _closure(paths).items()}
-    order = in_order({name: dependencies_of(content) for name, content in contents.items()}, WANTED)
+    contents = {name: _read(path) for name, path in _closure(paths, wanted).items()}
+    order = in_order({name: dependencies_of(content) for name, content in contents.items()}, wanted)
     entries = [Entry(name, None) for name in ("dev", "root", "lib")]
     entries += [Entry(f"lib/{name}.ko", contents[name]) for name in order]
     names = "".join(f"/lib/{name}.ko\n" for name in order)
     return archive([*entries, Entry("modules", names.encode()), Entry("init", _read(loader))])
 
 
-def _closure(paths: Mapping[str, str]) -> dict[str, str]:
+def _closure(paths: Mapping[str, str], wanted: Iterable[str]) -> dict[str, str]:
     """The wanted modules and all that they need, by name: paths."""
     found: dict[str, str] = {}
-    pending = [name for name in WANTED if name in paths]
+    pending = [name for name in wanted if name in paths]
     while pending:
         name = pending.pop()
         if name not in found:
