@@ -11,7 +11,8 @@ import pytest
 
 from swiftlet.image.kernel.kept import Kernel
 from tests.product import Product, eventually
-from tests.vm.conftest import installed
+from tests.vm import stock
+from tests.vm.conftest import CACHE, PROFILE, installed
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300, func_only=True)]
 
@@ -93,3 +94,19 @@ def test_a_snapshot_that_does_not_fit_is_told_and_its_machine_goes_on(small: Pro
     assert small.ok("exec", "one", "busybox", "hostname") == small.json("inspect", "one")[0]["id"] + "\n"
     small.ok("rm", "-f", "src", "one")
     small.ok("snapshot", "rm", "src:ready")
+
+
+@pytest.mark.net
+def test_a_distributions_kernel_that_does_not_fit_is_told_and_is_taken_when_there_is_room(
+    small: Product, disk: Disk
+) -> None:
+    image = stock.vmlinuz(CACHE)
+    disk.leave(4 << 20)
+    failed = small.run("kernel", "import", image, "--name", "stock")
+    assert failed.returncode == 125
+    assert "a kernel cannot be kept in" in failed.stderr and "No space left on device" in failed.stderr
+    assert "hint: free some space" in failed.stderr
+    assert [each["name"] for each in small.json("kernel", "ls")] == [PROFILE]
+    assert not [name for name in os.listdir(f"{small.instance.root}/cache/kernels") if name.endswith(".new")]
+    disk.resize(ROOMY)
+    assert small.json("kernel", "import", image, "--name", "stock")["name"] == "stock"

@@ -83,6 +83,15 @@ def test_a_machine_with_debians_kernel_is_as_any_other(product: Product, importe
     product.ok("rm", "-f", guest)
 
 
+@pytest.mark.net
+def test_debians_kernel_with_too_little_memory_is_told_with_how_much_is_enough(product: Product, imported: str) -> None:
+    run = ("run", "--rm", "--as", "vm", "--kernel", imported, "-t", "busybox")
+    refused = product.run(*run, "-m", "64M", "--", "busybox", "true")
+    assert "64 MiB of memory are too little" in refused.stderr
+    advice = refused.stderr.strip().rpartition("hint: give it more: -m ")[2]
+    assert product.ok(*run, "-m", advice, "--", "busybox", "echo", "enough") == "enough\n"
+
+
 @pytest.mark.parametrize(
     ("options", "broken"),
     [

@@ -5,6 +5,7 @@ What boots a machine is then that kernel's bzImage (`kept`), by the same names a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -13,7 +14,7 @@ import shutil
 from swiftlet.image.kernel import configuration, initramfs, kept
 from swiftlet.image.kernel.kept import Kernel
 from swiftlet.image.machine import loader
-from swiftlet.model.error import FullError, InputError
+from swiftlet.model.error import FullError, InputError, StoreError
 
 RULES = "1"
 """Changes with anything here that makes another kernel of the same files."""
@@ -30,7 +31,7 @@ def take(path: str, modules: str, name: str, cache: str) -> Kernel:
     """The kernel of a bzImage such as /boot/vmlinuz-RELEASE, from the cache or taken into it now.
 
     modules: the folder of its modules, "" for /lib/modules/RELEASE beside its /boot. name: by which it is found again,
-    "" for its release. Raises InputError for what is no kernel or lacks what machines need, FullError, OSError.
+    "" for its release. Raises InputError for what is no kernel or lacks what machines need, FullError, StoreError.
     """
     image = _read(path)
     release = release_of(image)
@@ -73,7 +74,10 @@ def _keep(path: str, release: str, image: bytes, archive: bytes, folder: str) ->
         os.rename(interim, folder)
     except OSError as error:
         shutil.rmtree(interim, ignore_errors=True)
-        raise FullError(f"a kernel cannot be kept in {os.path.dirname(folder)}: {error}", "free some space") from None
+        kind = FullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+        raise kind(
+            f"a kernel cannot be kept in {os.path.dirname(folder)}: {error.strerror}", "free some space"
+        ) from None
     kernel = kept.kernel_of(os.path.dirname(os.path.dirname(folder)), os.path.basename(folder))
     assert kernel is not None
     return kernel
