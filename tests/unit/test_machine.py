@@ -28,6 +28,13 @@ def plan(volumes: tuple[tuple[str, bool], ...] = (), place: MachinePlace = FOUND
     return MachineDriver().plan(Workload(templates=("nginx",), kind="vm", **more), ROOT, where)  # type: ignore[arg-type]
 
 
+def test_an_emulated_kernel_does_not_try_whether_its_timer_is_in_time() -> None:
+    for counter in (0, 2_100_000):
+        emulated, real = (FOUND._replace(accelerator=each, counter_khz=counter) for each in ("tcg", "kvm"))
+        assert " no_timer_check" in option(plan(place=emulated), "-append")[0]
+        assert "no_timer_check" not in option(plan(place=real), "-append")[0]
+
+
 def test_a_kernel_whose_drivers_are_modules_gets_its_initramfs_and_a_machine_with_pci() -> None:
     place = FOUND._replace(initramfs=True)
     planned = machine(plan(place=place))
