@@ -23,7 +23,7 @@ from bench.machines import MEMORY_MIB, Host
 from bench.report import Report, machine
 from swiftlet.gate import program
 from swiftlet.image.erofs import image_of
-from swiftlet.image.machine import machine_root
+from swiftlet.image.machine import loader, machine_root
 from swiftlet.linux import tsc
 from swiftlet.node import canary
 
@@ -71,7 +71,7 @@ def prepare(place: Installation) -> Lab:
     answer = compiler.program("answer", cache)
     checks = program.program(cache)
     programs = {"answer": answer, "guest-check": checks}
-    installed = stock.stock(cache, programs, compiler.program("loader", cache), bootup.HELLO)
+    installed = stock.stock(cache, programs, loader(cache), bootup.HELLO)
     for template in ("python@3.11", "nginx"):
         _make_image(place, template)
     bundle = place.bundle(bootup.take_snapshot(place, answer))

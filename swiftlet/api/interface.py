@@ -234,6 +234,9 @@ method KernelBuild(profile: string, source: ?string, fragments: ?[]Fragment) -> 
   reused: ?bool
 )
 
+# A distribution's kernel (a bzImage), with the folder of its modules.
+method KernelImport(path: string, modules: ?string, name: ?string) -> (kernel: KernelLine, reused: bool)
+
 method Kernels() -> (kernels: []KernelLine)
 
 # By the name of a profile (the newest of it), or the beginning of a digest.

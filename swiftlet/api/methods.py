@@ -71,6 +71,7 @@ class Methods:
             "StoreVerify": Method(p.StoreVerify, self._worker("store_verify", streams=True), streams=True),
             "StoreGc": Method(p.StoreGc, self._worker("store_gc")),
             "KernelBuild": Method(p.KernelBuild, self.kernel_build, streams=True),
+            "KernelImport": Method(p.KernelImport, self._worker("kernel_import")),
             "Kernels": Method(p.Nothing, self._worker("kernels")),
             "Kernel": Method(p.OneKernel, self._worker("kernel")),
             "KernelDiff": Method(p.KernelDiff, self._worker("kernel_diff")),

@@ -165,6 +165,17 @@ class KernelBuild(msgspec.Struct, forbid_unknown_fields=True):
     fragments: tuple[Fragment, ...] = ()
 
 
+class KernelImport(msgspec.Struct, forbid_unknown_fields=True):
+    """path: absolute, of a bzImage. modules: the folder of its modules, null for where distributions put them.
+
+    name: null for its release.
+    """
+
+    path: str
+    modules: str | None = None
+    name: str | None = None
+
+
 class OneKernel(msgspec.Struct, forbid_unknown_fields=True):
     """A kernel by the name of its profile, its digest or the beginning of that."""
 

@@ -26,7 +26,7 @@ def build(parsed: Parsed) -> int:
         "fragments": [_fragment(given) for given in parsed.many("config")],
     }
     if parsed.on("source"):
-        parameters["source"] = os.path.abspath(os.path.expanduser(parsed.one("source")))
+        parameters["source"] = _absolute(parsed.one("source"))
     answer: dict[str, Any] = {}
     with Client() as client, Progress(quiet=parsed.on("quiet")) as progress:
         for answer, _, _ in client.stream("KernelBuild", parameters):
@@ -54,6 +54,32 @@ def _fragment(given: str) -> dict[str, str]:
         raise InputError(f"--config {given}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"--config {given}: not a text") from None
+
+
+def import_(parsed: Parsed) -> int:
+    """Take a kernel that was not built here."""
+    check_one_form(parsed, "kernel import")
+    parameters: dict[str, Any] = {"path": _absolute(parsed.arguments[0])}
+    if parsed.on("modules"):
+        parameters["modules"] = _absolute(parsed.one("modules"))
+    if parsed.on("name"):
+        parameters["name"] = parsed.one("name")
+    with Client() as client:
+        answer = client.call("KernelImport", parameters)[0]
+    kernel = answer["kernel"]
+    if parsed.on("json"):
+        print_json({**kernel, "reused": answer["reused"]})
+    elif parsed.on("quiet"):
+        sys.stdout.write(f"{kernel['digest']}\n")
+    else:
+        sizes = ", ".join(f"{name} {size_text(kernel['sizes'][name])}" for name in ("bzimage", "initramfs"))
+        how = ", was there already" if answer["reused"] else ""
+        sys.stdout.write(f"{kernel['name']}  {kernel['digest'][:12]}  Linux {kernel['version']}, {sizes}{how}\n")
+    return 0
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def ls(parsed: Parsed) -> int:
@@ -214,6 +240,27 @@ COMMANDS = (
             "swiftlet kernel build --source ~/linux --json",
         ),
         about="Minutes the first time; the same again is found at once, and one that was broken off goes on.",
+    ),
+    Command(
+        "kernel import",
+        "Take a distribution's kernel for machines.",
+        import_,
+        usage="[OPTIONS] VMLINUZ",
+        arguments=(1, 1),
+        options=(
+            Option("--modules", "the folder of its modules (/lib/modules/RELEASE beside its /boot)", "FOLDER"),
+            Option("--name", "the name by which it is meant (its release)", "NAME"),
+            Option("-q --quiet", "print the digest only"),
+            JSON,
+        ),
+        examples=(
+            "swiftlet kernel import /boot/vmlinuz-6.1.0-56-cloud-amd64 --name stock",
+            "swiftlet kernel import ./boot/vmlinuz-6.1.0-56-cloud-amd64 --modules ./modules --json",
+        ),
+        about=(
+            "It boots with a small initramfs of the modules that a machine needs, on a machine with PCI. What runs on\n"
+            "it is as on any other: --kernel NAME."
+        ),
     ),
     Command(
         "kernel ls",

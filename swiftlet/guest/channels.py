@@ -28,6 +28,12 @@ _LINE_BYTES, _FAILURES = 512, 8
 """What is kept of what a guest reports, which may be anything."""
 
 
+_STARVED = "Out of memory: Killed process"
+"""How a guest's kernel says that it killed somebody for want of memory (mm/oom_kill.c)."""
+
+_SIGKILL = 9
+
+
 class Channels:
     """sock: where orders are written and reports are read. given: name -> the machine's own end.
 
@@ -158,7 +164,9 @@ def exit_code(leaving: dict[str, Any], channels: Channels) -> dict[str, Any]:
     """How the guest ended, from how its machine did: by its own word, or for want of one by the machine's."""
     if channels.code >= 0:
         number = channels.code - 128 if 128 < channels.code <= 192 else 0
-        return {**leaving, "code": channels.code, "signal": number, "reason": ""}
+        starved = number == _SIGKILL and any(_STARVED in line for line in _tail(channels.console))
+        counted = {"oom": True, "oom_kills": 1} if starved else {}
+        return {**leaving, **counted, "code": channels.code, "signal": number, "reason": ""}
     if leaving["signal"]:
         return leaving
     said = _tail(channels.console)

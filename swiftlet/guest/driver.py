@@ -21,8 +21,8 @@ class MachinePlace(NamedTuple):
 
     hypervisor: QEMU's own root. kernel: digest. images: paths, the machine's own first. accelerator, why: how QEMU is
     to run, and how that was found. user: a user id of the host's that no other guest has. snapshot: that
-    it goes on from, "" for none. counter_khz, mapped: see `qemu.Settings`. preloaded: whether QEMU
-    is preloaded with a file that is attached behind the images.
+    it goes on from, "" for none. counter_khz, mapped: see `qemu.Settings`. initramfs: whether its kernel starts from
+    one. preloaded: whether QEMU is preloaded with a file that is attached behind the images.
     """
 
     hypervisor: Rootfs
@@ -33,6 +33,7 @@ class MachinePlace(NamedTuple):
     user: int
     snapshot: str = ""
     counter_khz: int = 0
+    initramfs: bool = False
     mapped: tuple[int, ...] = ()
     preloaded: bool = False
 

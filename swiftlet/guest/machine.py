@@ -100,7 +100,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         clone=bool(found.snapshot),
     )
     devices = qemu.device_count(descriptors, len(images), len(shares))
-    type_ = "q35" if found.mapped else qemu.type_for(devices)  # what is mapped is a device of PCI's
+    type_ = qemu.type_for(devices, pci=found.initramfs or bool(found.mapped))
     reporting = type_ == "q35" or devices < qemu.MMIO_DEVICES  # not worth another machine type
     processors = max(1, math.ceil(workload.resources.cpus))
     settings = qemu.Settings(
@@ -115,11 +115,12 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         shares=len(shares),
         clone=bool(found.snapshot),
         counter_khz=found.counter_khz,
+        initramfs=f"{IMAGES}/initramfs" if found.initramfs else "",
         mapped=found.mapped,
         reporting=reporting,
     )
     preloaded = (OPENER,) if found.preloaded else ()
-    files = (f"{IMAGES}/kernel", *images, *preloaded)
+    files = (settings.kernel, *filter(None, (settings.initramfs,)), *images, *preloaded)
     process = Hypervisor(
         rootfs=found.hypervisor,
         argv=qemu.argv(settings),

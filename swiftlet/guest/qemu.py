@@ -35,8 +35,9 @@ class Settings(NamedTuple):
 
     descriptors: names, in the order of their numbers. shares: how many folders are served. clone: it goes on from a
     saved state instead of booting. counter_khz: how fast the host's time stamp counter counts, 0 for not known. debug:
-    words for the kernel instead of `quiet`. mapped: bytes of every image but the first, where the guest maps them
-    instead of reading them as disks. reporting: the guest tells which memory it has freed, and the host has it back.
+    words for the kernel instead of `quiet`. initramfs: that the kernel starts from, "" for none. mapped: bytes of every
+    image but the first, where the guest maps them instead of reading them as disks. reporting: the guest tells which
+    memory it has freed, and the host has it back.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Settings(NamedTuple):
     clone: bool = False
     counter_khz: int = 0
     debug: str = ""
+    initramfs: str = ""
     mapped: tuple[int, ...] = ()
     reporting: bool = False
 
@@ -191,14 +193,17 @@ def _kernel(settings: Settings) -> list[str]:
         *_clocks(settings),
         "ip=off",  # a kernel for disk images would ask for an address, and init is told it
     ]
-    return ["-kernel", settings.kernel, "-append", " ".join(words)]
+    initramfs = ["-initrd", settings.initramfs] if settings.initramfs else []
+    return ["-kernel", settings.kernel, *initramfs, "-append", " ".join(words)]
 
 
 def _not_probed(settings: Settings) -> list[str]:
     """What a kernel need not find out or wait for on a machine that we know: together a fifth of its start, emulated.
 
-    One serial port, ports that need no pause, a timer that works, and where there is no PCI, none. Emulated, a lock
-    costs what no lock does, and patching all of a kernel's for its one processor switches page tables 25,000 times.
+    One serial port, ports that need no pause, and where there is no PCI, none. Whether the timer's interrupts come it
+    would try for ten ticks (arch/x86/kernel/apic/io_apic.c, timer_irq_works): emulated on a busy host they may come
+    later, and it panics. Emulated, a lock costs what no lock does, and patching all of a kernel's for its one processor
+    switches page tables 25,000 times.
     """
     words = ["8250.nr_uarts=1", "io_delay=none", "no_timer_check"]
     if settings.type == "microvm":
@@ -301,9 +306,13 @@ def _number(settings: Settings, name: str) -> int:
     return FIRST_DESCRIPTOR + settings.descriptors.index(name)
 
 
-def type_for(devices: int) -> str:
-    """The machine type that has room for so many virtio devices: microvm starts faster."""
-    return "microvm" if devices <= MMIO_DEVICES else "q35"
+def type_for(devices: int, *, pci: bool = False) -> str:
+    """The machine type that has room for so many virtio devices: microvm starts faster.
+
+    pci: something needs it. A kernel whose drivers are modules finds devices there only: of a microvm's it is told by
+    words that a driver must be there to read (VIRTIO_MMIO_CMDLINE_DEVICES), which distributions leave out.
+    """
+    return "microvm" if devices <= MMIO_DEVICES and not pci else "q35"
 
 
 def device_count(descriptors: Sequence[str], images: int, shares: int) -> int:

@@ -71,8 +71,8 @@ async def session(folder: str) -> AsyncIterator[Monitor]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        sock.setblocking(False)  # where a hung machine has taken none of the last connections, another one would wait
         sock.connect(f"/proc/self/fd/{directory}/monitor.sock")  # a socket's address holds 107 bytes only
-        sock.setblocking(False)
         async with asyncio.timeout(CONNECT_SECONDS):
             await client.connect(sock)
     except (OSError, QMPError, TimeoutError) as error:

@@ -46,15 +46,39 @@ def machine_tree(cache: str) -> str:
     return tree
 
 
-def _make_tree(tree: str, sources: list[str]) -> None:
+def loader(cache: str) -> str:
+    """The compiled program that is the first one of a kernel whose drivers are modules.
+
+    Raises HostError (no compiler), KernelError, OSError.
+    """
+    source = f"{SOURCES}/loader/loader.c"
+    with open(source, "rb") as file:
+        digest = hashlib.sha256("\0".join(_COMPILE).encode() + file.read()).hexdigest()
+    os.makedirs(f"{cache}/images", mode=0o700, exist_ok=True)
+    path = f"{cache}/images/loader-{digest[:16]}"
+    if not os.path.exists(path):
+        interim = tempfile.mkdtemp(prefix=".", dir=os.path.dirname(path))
+        try:
+            _compile([source], f"{interim}/loader")
+            os.rename(f"{interim}/loader", path)
+        finally:
+            shutil.rmtree(interim, ignore_errors=True)
+    return path
+
+
+def _compile(sources: list[str], program: str) -> None:
     if shutil.which(_COMPILE[0]) is None:
         raise HostError("no compiler here for a machine's first process", "apt-get install musl-tools linux-libc-dev")
+    command = [*_COMPILE, *sources, "-o", program]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise KernelError(f"swiftlet-init did not compile: {(done.stderr.splitlines() or ['?'])[0]}")
+
+
+def _make_tree(tree: str, sources: list[str]) -> None:
     interim = tempfile.mkdtemp(prefix=".", dir=os.path.dirname(tree))
     try:
-        command = [*_COMPILE, *(f"{SOURCES}/{name}" for name in sources), "-o", f"{interim}/init"]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
-        if done.returncode:
-            raise KernelError(f"swiftlet-init did not compile: {(done.stderr.splitlines() or ['?'])[0]}")
+        _compile([f"{SOURCES}/{name}" for name in sources], f"{interim}/init")
         for folder in _FOLDERS:
             os.makedirs(f"{interim}/{folder}", mode=0o755)
         for folder, _, _ in os.walk(interim):

@@ -173,7 +173,7 @@ class Guests:
             rootfs = self.machines.snapshots.find(guest.snapshot).bundle.rootfs
         else:
             if workload.kind == "vm":
-                self.machines.kernel(workload.kernel)  # before anything is fetched in vain
+                self.machines.check(workload)
             rootfs = await self._root(workload.templates, progress)
         prepared = await self._prepare(guest, rootfs, progress)
         with prepared.closed_on_failure():
@@ -314,7 +314,8 @@ class Guests:
         seconds = guest.workload.stop_timeout if timeout is None else timeout
         ended = asyncio.ensure_future(guest.wait_ended())
         try:
-            await self._signal(guest, signal_number(guest.workload.stop_signal))
+            with contextlib.suppress(SwiftletError):  # a machine that hangs may take no order any more: its grace runs
+                await self._signal(guest, signal_number(guest.workload.stop_signal))
             done, _ = await asyncio.wait([ended], timeout=max(0.0, seconds))
             if not done:
                 await self._kill(guest)

@@ -1,4 +1,4 @@
-"""What a worker does about kernels: build, list, show, compare, explain, remove. For `pull`, which answers."""
+"""What a worker does about kernels: build, import, list, show, compare, explain, remove. For `pull`, which answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from swiftlet.image.kernel import build, configuration, footprint, kconfig, kept, profile
+from swiftlet.image.kernel import build, configuration, footprint, foreign, kconfig, kept, profile
 from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.explain import Configuration
 from swiftlet.image.kernel.kept import Kernel
@@ -35,6 +35,16 @@ def kernel_build(work: Work) -> dict[str, Any]:
         path = asked["source"] or DEBIAN
         source = source_at(path, cache, lambda: work.progress("unpack", os.path.basename(path), 0, 0))
         kernel = build.build(source, requests, cache, work.progress, name=name)
+    return {"kernel": kernel.told(), "reused": kernel.digest in before}
+
+
+def kernel_import(work: Work) -> dict[str, Any]:
+    """Take a kernel that was not built here, with an initramfs of its modules."""
+    asked = work.parameters
+    cache = work.layout.cache
+    before = {kernel.digest for kernel in kept.kernels_of(cache)}
+    with Guard(work.layout):
+        kernel = foreign.take(asked["path"], asked["modules"] or "", asked["name"] or "", cache)
     return {"kernel": kernel.told(), "reused": kernel.digest in before}
 
 

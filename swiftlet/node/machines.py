@@ -25,8 +25,10 @@ from swiftlet.image.machine import machine_root
 from swiftlet.image.preload import opener
 from swiftlet.linux import tsc
 from swiftlet.model.bundle import Bundle, Machine, Rootfs
-from swiftlet.model.error import NotFoundError
+from swiftlet.model.error import InputError, NotFoundError
+from swiftlet.model.workload import Workload
 from swiftlet.node import canary
+from swiftlet.node.diagnose import KernelFiles
 from swiftlet.node.network import Attached
 from swiftlet.node.snapshots import Snapshots
 from swiftlet.store.layout import Layout
@@ -71,7 +73,7 @@ class Found(NamedTuple):
     @property
     def files(self) -> tuple[str, ...]:
         """What QEMU is to see of the host's files, in the order in which `MachineDriver` attaches them."""
-        return (self.kernel.vmlinux, *self.images, *([self.opener] if self.opener else []))
+        return tuple(filter(None, (self.kernel.image, self.kernel.initramfs, *self.images, self.opener)))
 
 
 class Machines:
@@ -129,8 +131,18 @@ class Machines:
             hypervisor, chosen, tuple(images), accelerator, why, counter_khz=self._counter_khz(), mapped=mapped
         )
 
+    def check(self, workload: Workload) -> None:
+        """What is told of a machine before anything is fetched in vain. Raises NotFoundError, InputError."""
+        self.kernel(workload.kernel)
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if workload.resources.memory > there:
+            asked = f"{workload.resources.memory >> 20} MiB are more than this host's {there >> 20} MiB"
+            raise InputError(f"$.resources.memory: {asked}", "a machine's memory is memory of the host: give it less")
+
     def kernel(self, name: str) -> Kernel:
         """A kernel by a profile's name or the beginning of its digest; "" is the best of those that are there.
+
+        One that was not built here starts slower, and is taken only where it is meant or where there is no other.
 
         Raises NotFoundError.
         """
@@ -144,11 +156,14 @@ class Machines:
             for each in kernels:
                 if profile in kept.names_of(each):
                     return each
-        return kernels[0]
+        return next((each for each in kernels if not each.initramfs), kernels[0])
 
-    def symbols_of(self, digest: str) -> str:
-        """Where a kernel's symbols are."""
-        return f"{self._layout.cache}/kernels/{digest}/System.map"
+    def files_of(self, digest: str) -> KernelFiles:
+        """Where a kernel's image and its symbols are, and where its console is kept when it does not start."""
+        cache = self._layout.cache
+        folder = f"{cache}/kernels/{digest}"
+        found = kept.kernel_of(cache, digest)
+        return KernelFiles(found.image if found else "", f"{folder}/System.map", f"{cache}/console.log")
 
     def _counter_khz(self) -> int:
         if self._counter is None:

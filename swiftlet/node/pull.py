@@ -391,7 +391,15 @@ def _kernels(name: str) -> Callable[[Work], dict[str, Any]]:
     return operation
 
 
-KERNEL_OPERATIONS = ("kernel_build", "kernels", "kernel", "kernel_diff", "kernel_explain", "kernel_remove")
+KERNEL_OPERATIONS = (
+    "kernel_build",
+    "kernel_import",
+    "kernels",
+    "kernel",
+    "kernel_diff",
+    "kernel_explain",
+    "kernel_remove",
+)
 
 OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "stack": _stack,

@@ -86,15 +86,17 @@ class Starter:
 
     async def _start_machine(self, guest: Guest, machine: Machine, request: dict[str, Any], fds: Fds) -> Answer:
         """Start a machine and wait until its workload has begun; say what is known of one that does not come to it."""
+        kernel = self._machines.files_of(machine.kernel)
         asked = asyncio.ensure_future(self._launcher.request("start", request, fds))
         done, _ = await asyncio.wait([asked], timeout=self._ready_seconds)
         if done:
-            return await asked
-        error: LaunchError = await diagnose.not_ready(
-            guest, self._machines.symbols_of(machine.kernel), self._ready_seconds
-        )
+            try:
+                return await asked
+            except LaunchError as error:
+                raise diagnose.ended_early(error, guest, machine, kernel) from None
+        given_up = await diagnose.not_ready(guest, machine, kernel, self._ready_seconds)
         await self._launcher.request("kill", {"id": guest.id})
         await asyncio.wait([asked])
         if not asked.exception():
             close_all(asked.result()[1])
-        raise error
+        raise given_up

@@ -43,6 +43,12 @@ def launcher(tmp_path: Path) -> Iterator[TestLauncher]:
     made.close()
 
 
+@pytest.fixture
+def kind() -> tuple[str, ...]:
+    """Flags of `run` that say what a guest is: nothing, for containers."""
+    return ()
+
+
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """swiftlet as a user has it. What a test resolves, the next one finds; at the end nothing may be left."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,20 +46,32 @@ MAPPED = ("--userns",)
 UNPRIVILEGED = ("-u", "1000:1000", "--read-only", "--tmpfs", "/tmp")
 
 
-@pytest.fixture(scope="module", params=[AS_ROOT, MAPPED, UNPRIVILEGED], ids=["as-root", "userns", "unprivileged"])
-def found(request: pytest.FixtureRequest, product: Product, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the probe printed: run plainly, with user ids of its own, and by somebody who may write to /tmp alone."""
-    folder = tmp_path_factory.mktemp("probe")
+WORKLOAD = """
+template: python@3.11
+command: python3 /probe/probe.py
+volumes: [.:/probe:ro]
+remove: true
+"""
+
+
+def probed(product: Product, folder: Path, *options: str) -> dict[str, Any]:
+    """What the probe prints, of a guest with these flags of `run`, and the flags."""
     folder.chmod(0o755)
     shutil.copy(python_probe.__file__, folder / "probe.py")
     shutil.copy(f"{EXAMPLE}/localhost-test-only.pem", folder)
     (folder / "localhost-test-only.pem").chmod(0o644)
-    options = ("--rm", "-q", "-t", "python@3.11", "-v", f"{folder}:/probe:ro", *request.param)
-    done = product.run("run", *options, "--", "python3", "/probe/probe.py")
+    (folder / "workload.yaml").write_text(WORKLOAD)
+    done = product.run("run", "-q", "-f", f"{folder}/workload.yaml", *options)
     assert done.returncode == 0, done.stderr
     text, facts = done.stdout.splitlines()
     assert text == python_probe.TEXT
-    return {**json.loads(facts), "options": request.param}
+    return {**json.loads(facts), "options": options}
+
+
+@pytest.fixture(scope="module", params=[AS_ROOT, MAPPED, UNPRIVILEGED], ids=["as-root", "userns", "unprivileged"])
+def found(request: pytest.FixtureRequest, product: Product, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the probe printed: run plainly, with user ids of its own, and by somebody who may write to /tmp alone."""
+    return probed(product, tmp_path_factory.mktemp("probe"), *request.param)
 
 
 @pytest.mark.parametrize("fact", sorted(EXPECTED))
@@ -71,7 +84,7 @@ def test_a_python_program_trusts_the_usual_authorities_and_knows_the_time_zones(
 
 
 def test_a_python_program_knows_its_account_where_there_is_one(found: dict[str, Any]) -> None:
-    if found["options"] == UNPRIVILEGED:
+    if "-u" in found["options"]:
         assert "uid not found: 1000" in found["own_account"]["failed"], "a number needs no account, as with docker"
     else:
         assert found["own_account"] == ["root", "/root", "/root"]

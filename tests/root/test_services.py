@@ -1,7 +1,11 @@
-"""Real software of six kinds, each started from its template and asked in its own protocol."""
+"""Real software of six kinds, each started from its template and asked in its own protocol.
+
+Those that take `kind` (flags of `run`) are tests of virtual machines too: tests/vm/test_services_vm.py.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -9,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from swiftlet.guest.machine import OVERHEAD
 from tests.product import Product
 from tests.serving import Serving, needs_controller, pip_install, serving
 
 pytestmark = [pytest.mark.root, pytest.mark.net]
 
 LOOPBACK = "127.0.0.1:"
+EXAMPLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "examples")
 
 SIGNING_SERVER = """
 import http.server
@@ -41,11 +47,25 @@ http.createServer((request, response) => {
 """
 
 
-def test_python_serves_with_a_package_that_pip_put_beside_the_application(product: Product, tmp_path: Path) -> None:
+def test_hello_web_answers_from_its_workload_file(product: Product, kind: tuple[str, ...]) -> None:
+    arguments = ("-f", f"{EXAMPLES}/hello-web/workload.yaml", "-p", f"{LOOPBACK}:8000")
+    with serving(product, *kind, *arguments) as guest:
+        found = [json.loads(guest.page(8000, "/facts.json")[1]) for _ in range(2)]
+        assert [each["visits"] for each in found] == [1, 2]
+        assert found[0]["greeting"] == "Grüß Gott, привет, 你好, 👋" and found[0]["tls"].startswith("TLSv1.3 ")
+        assert found[0]["kathmandu"].endswith(" (UTC+0545)") and found[0]["trusted_authorities"] > 100
+        assert found[0]["host"] == guest.id
+        assert guest.page(8000, "/none")[0] == 404
+        assert guest.product.ok("logs", guest.id).startswith("serving http on port 8000, TLS works here: TLSv1.3")
+
+
+def test_python_serves_with_a_package_that_pip_put_beside_the_application(
+    product: Product, tmp_path: Path, kind: tuple[str, ...]
+) -> None:
     pip_install(str(tmp_path), "itsdangerous")
     (tmp_path / "app.py").write_text(SIGNING_SERVER)
     arguments = ("-t", "python@3.11", "-v", f"{tmp_path}:/app:ro", "-w", "/app", "-p", f"{LOOPBACK}:8000")
-    with serving(product, *arguments, "--", "python3", "app.py") as guest:
+    with serving(product, *kind, *arguments, "--", "python3", "app.py") as guest:
         status, body = guest.page(8000, "/hello")
     assert status == 200 and body.startswith(b"/hello.") and len(body) > len(b"/hello.") + 20
 
@@ -56,20 +76,34 @@ def test_node_serves_from_its_own_http_module(product: Product, tmp_path: Path) 
         assert guest.page(3000, "/a?b=c") == (200, '{"url":"/a?b=c","name":"näme","grüße":"ж"}'.encode())
 
 
-def test_redis_answers_resp(product: Product) -> None:
+def test_redis_answers_resp_and_keeps_its_data_on_a_volume(
+    product: Product, tmp_path: Path, kind: tuple[str, ...]
+) -> None:
+    arguments = ("-f", f"{EXAMPLES}/redis/workload.yaml", "-v", f"{tmp_path}:/data", "-p", f"{LOOPBACK}:6379")
+    with serving(product, *kind, *arguments) as guest:
+        answers_resp(guest)
+        assert length_after_a_save(guest) == "100000\n"
+
+
+def test_redis_finds_in_its_root_again_what_it_wrote_there(product: Product) -> None:
     command = ("redis-server", "--protected-mode", "no")
     with serving(product, "-t", "deb:redis-server", "-p", f"{LOOPBACK}:6379", "--", *command) as guest:
-        with guest.connect(6379) as connection:
-            assert asked(connection, b"PING\r\n") == b"+PONG\r\n"
-            value = os.urandom(100_000)
-            assert asked(connection, resp(b"SET", b"key", value)) == b"+OK\r\n"
-            expected = b"$%d\r\n%s\r\n" % (len(value), value)
-            assert asked(connection, resp(b"GET", b"key"), len(expected)) == expected
-        assert guest.run("redis-cli", "STRLEN", "key").stdout == "100000\n"
-        assert asked_twice_after_a_save(guest) == "100000\n"
+        answers_resp(guest)
+        assert length_after_a_save(guest) == "100000\n"
 
 
-def asked_twice_after_a_save(guest: Serving) -> str:
+def answers_resp(guest: Serving) -> None:
+    """It takes a value of 100,000 bytes and gives it back, in its protocol and to its own client."""
+    with guest.connect(6379) as connection:
+        assert asked(connection, b"PING\r\n") == b"+PONG\r\n"
+        value = os.urandom(100_000)
+        assert asked(connection, resp(b"SET", b"key", value)) == b"+OK\r\n"
+        expected = b"$%d\r\n%s\r\n" % (len(value), value)
+        assert asked(connection, resp(b"GET", b"key"), len(expected)) == expected
+    assert guest.run("redis-cli", "STRLEN", "key").stdout == "100000\n"
+
+
+def length_after_a_save(guest: Serving) -> str:
     """What is left after its snapshot was written by a child process, and the guest stopped and started."""
     assert guest.run("redis-cli", "SAVE").stdout == "OK\n"
     guest.product.ok("stop", guest.id)
@@ -98,19 +132,21 @@ def asked(connection: socket.socket, question: bytes, expected: int = 0) -> byte
 @needs_controller("memory")
 @needs_controller("cpu")
 @needs_controller("pids")
-def test_nginx_serves_files_of_a_read_only_volume_within_its_limits(product: Product, tmp_path: Path) -> None:
+def test_nginx_serves_files_of_a_read_only_volume_within_its_limits(
+    product: Product, tmp_path: Path, kind: tuple[str, ...]
+) -> None:
     content = os.urandom(3_000_000)
     (tmp_path / "file.bin").write_bytes(content)
     tmp_path.chmod(0o755)  # its workers are www-data, and a volume keeps its modes
-    limits = ("--memory", "128M", "--cpus", "1", "--pids", "100")
     volume = ("-v", f"{tmp_path}:/usr/share/nginx/html:ro", "-p", f"{LOOPBACK}:80")
-    with serving(product, "-t", "nginx@1.22", *volume, *limits) as guest:
+    with serving(product, *kind, "-f", f"{EXAMPLES}/nginx/workload.yaml", *volume) as guest:
         assert guest.page(80, "/file.bin") == (200, content)
         assert guest.page(80, "/missing")[0] == 404
         (tmp_path / "later.txt").write_text("put there while it ran")
         assert guest.page(80, "/later.txt") == (200, b"put there while it ran")
         assert '"GET /missing HTTP/1.1" 404' in guest.product.ok("logs", guest.id)
-        assert product.json("stats", guest.id)[0]["memory_limit"] == 128 << 20
+        limit = (128 << 20) + (OVERHEAD if "vm" in kind else 0)  # of a machine, QEMU's own is in it
+        assert product.json("stats", guest.id)[0]["memory_limit"] == limit
 
 
 def test_mariadb_answers_its_protocol_and_keeps_its_data_on_a_volume(product: Product, tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""The virtual machines' bench: its initramfs, its plans, its console, its arithmetic of memory, its figure."""
+"""The virtual machines' bench: its plans, its console, its arithmetic of memory, its figure."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import boot, bootup, initramfs, machines, memory, microswift, services
+from bench import boot, bootup, machines, memory, microswift, services
 from bench.report import Report, machine
 from bench.stock import Stock
 from swiftlet.guest import qemu
@@ -35,31 +34,6 @@ def bundle() -> Bundle:
         "id", workload, ROOT, "/state", ("/answer", "8080"), {}, "/", "host", 0, 0, (), CgroupPlan({}), "new",
         rlimits={"NOFILE": (1024, 1024)}, machine=made,
     )  # fmt: skip
-
-
-def test_modules_come_after_what_they_need_and_once() -> None:
-    text = "a/virtio_pci.ko: a/virtio.ko a/ring.ko\na/virtio.ko:\na/ring.ko: a/virtio.ko\na/erofs.ko:\nb/unwanted.ko:\n"
-    order = initramfs.in_order(initramfs.dependencies_of(text), ("virtio_pci", "erofs", "built-in"))
-    assert order == ["a/virtio.ko", "a/ring.ko", "a/virtio_pci.ko", "a/erofs.ko"]
-
-
-def test_an_initramfs_is_what_cpio_reads(tmp_path: Path) -> None:
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules/modules.dep").write_text("x/erofs.ko:\n")
-    (tmp_path / "modules/x").mkdir()
-    (tmp_path / "modules/x/erofs.ko").write_bytes(b"module")
-    (tmp_path / "loader").write_bytes(b"program")
-    made = initramfs.for_stock_kernel(f"{tmp_path}/modules", f"{tmp_path}/loader")
-    assert len(made) % 4 == 0
-    if not os.path.exists("/usr/bin/cpio") and not os.path.exists("/bin/busybox"):
-        pytest.skip("neither cpio nor busybox here")
-    program = ["cpio"] if os.path.exists("/usr/bin/cpio") else ["/bin/busybox", "cpio"]
-    (tmp_path / "out").mkdir()
-    subprocess.run([*program, "-i", "-d"], input=made, cwd=tmp_path / "out", check=True, capture_output=True)
-    assert (tmp_path / "out/lib/erofs.ko").read_bytes() == b"module"
-    assert (tmp_path / "out/init").read_bytes() == b"program"
-    assert (tmp_path / "out/modules").read_text() == "/lib/erofs.ko\n"
-    assert os.access(tmp_path / "out/init", os.X_OK)
 
 
 def option(argv: tuple[str, ...], name: str) -> str:

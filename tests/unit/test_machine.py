@@ -19,13 +19,30 @@ IMAGES = ("/s/cache/images/machine.erofs", "/s/cache/images/a.erofs", "/s/cache/
 FOUND = MachinePlace(QEMU, "k" * 64, IMAGES, "tcg", "no /dev/kvm", 1_879_048_192)
 
 
-def plan(volumes: tuple[tuple[str, bool], ...] = (), **more: object) -> Bundle:
-    place = Place(
+def plan(volumes: tuple[tuple[str, bool], ...] = (), place: MachinePlace = FOUND, **more: object) -> Bundle:
+    where = Place(
         id="a123456789ab", state_dir="/s/guests/a", netns="fd", volumes=volumes, userns=0,
         cgroups=Layout({"": "/sys/fs/cgroup"}, ("cpu", "memory", "pids")), cgroup_folder="swiftlet",
-        passwd="root:x:0:0:root:/root:/bin/sh\n", group="root:x:0:\n", seccomp="/s/cache/seccomp/x", machine=FOUND,
+        passwd="root:x:0:0:root:/root:/bin/sh\n", group="root:x:0:\n", seccomp="/s/cache/seccomp/x", machine=place,
     )  # fmt: skip
-    return MachineDriver().plan(Workload(templates=("nginx",), kind="vm", **more), ROOT, place)  # type: ignore[arg-type]
+    return MachineDriver().plan(Workload(templates=("nginx",), kind="vm", **more), ROOT, where)  # type: ignore[arg-type]
+
+
+def test_an_emulated_kernel_does_not_try_whether_its_timer_is_in_time_nor_patches_its_locks() -> None:
+    for counter in (0, 2_100_000):
+        emulated, real = (FOUND._replace(accelerator=each, counter_khz=counter) for each in ("tcg", "kvm"))
+        assert " no_timer_check" in option(plan(place=emulated), "-append")[0]
+        assert " noreplace-smp" in option(plan(place=emulated), "-append")[0]
+        assert "noreplace-smp" not in option(plan(place=real), "-append")[0]
+
+
+def test_a_kernel_whose_drivers_are_modules_gets_its_initramfs_and_a_machine_with_pci() -> None:
+    place = FOUND._replace(initramfs=True)
+    planned = machine(plan(place=place))
+    assert planned.type == "q35" and machine(plan()).type == "microvm"
+    assert option(plan(place=place), "-initrd") == ["/machine/initramfs"] and option(plan(), "-initrd") == []
+    seen = [path for path, _ in planned.process.volumes]
+    assert seen == ["/machine/kernel", "/machine/initramfs", *(f"/machine/{number}.erofs" for number in range(3))]
 
 
 def machine(bundle: Bundle) -> Machine:

@@ -1,9 +1,14 @@
-"""Fixtures for tests that run virtual machines: one kernel for all of them, built once and kept in the tree's cache."""
+"""Fixtures for tests that run virtual machines: one kernel for all of them, built once and kept in the tree's cache.
+
+It is of the profile `disk`, which has all that `server` has (a test sees to that) and what firmware's start takes
+besides, so that machines and disk images are tried with one build.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +19,7 @@ from swiftlet.image.kernel.source import Source
 from tests.product import Product
 
 CACHE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), ".cache")
-PROFILE = "server"
+PROFILE = "disk"
 
 
 @pytest.fixture(scope="session")
@@ -30,17 +35,30 @@ def debian_source() -> Source:
 def kernel(debian_source: Source) -> Kernel:
     """The kernel of the tests: minutes the first time."""
     requests = profile.requests_of(profile.profile_named(PROFILE)).values()
-    return build.build(debian_source, requests, CACHE)
+    return build.build(debian_source, requests, CACHE, name=PROFILE)
 
 
-@pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory, kernel: Kernel) -> Iterator[Product]:
-    """An installation with a kernel; when its tests are over nothing of it may be left."""
-    root = tmp_path_factory.mktemp("swiftlet")
-    folder = Path(root) / "cache/kernels"
+@contextmanager
+def installed(root: Path, kernel: Kernel, **environment: str) -> Iterator[Product]:
+    """An installation in a folder, with a kernel; when it is closed nothing of it may be left."""
+    folder = root / "cache/kernels"
     folder.mkdir(parents=True)
     (folder / kernel.digest).symlink_to(kernel.folder)
     made = Product(str(root))
+    made.environment |= environment
     yield made
     made.close()
     assert made.leftovers() == []
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory, kernel: Kernel) -> Iterator[Product]:
+    """An installation with a kernel. What a test resolves, the next one finds: QEMU takes half a minute of its own."""
+    with installed(tmp_path_factory.mktemp("swiftlet"), kernel) as made:
+        yield made
+
+
+@pytest.fixture
+def kind() -> tuple[str, ...]:
+    """Flags of `run` that say what a guest is, for tests that are those of containers too."""
+    return ("--as", "vm")

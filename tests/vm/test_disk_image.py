@@ -1,8 +1,4 @@
-"""`swiftlet image build`: what it makes starts under real firmware, with the disks and cards of other hosts.
-
-The kernel is one of the profile `disk`: that of SWIFTLET_TEST_KERNELS (a cache's folder) if it has one, else it is
-built into the tree's cache, which takes minutes the first time.
-"""
+"""`swiftlet image build`: what it makes starts under real firmware, with the disks and cards of other hosts."""
 
 from __future__ import annotations
 
@@ -19,17 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from swiftlet.image.disk import grub, plan
-from swiftlet.image.kernel import build, configuration, profile
-from swiftlet.model.error import NotFoundError
-from swiftlet.node.disks import kernel_for
+from swiftlet.image.disk import grub
+from swiftlet.image.kernel import configuration, profile
 from tests.product import Product, eventually
 from tests.vm.booting import OVMF, Machine
-from tests.vm.conftest import CACHE
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.timeout(300, func_only=True),  # the first one may wait for a kernel
+    pytest.mark.timeout(300, func_only=True),
     pytest.mark.skipif(
         not os.path.isdir(grub.FOLDER) or not os.path.isdir(OVMF) or shutil.which("qemu-img") is None,
         reason="no programs for disk images: ./dev test installs them",
@@ -54,38 +47,18 @@ def installation(tmp_path: Path) -> Iterator[Product]:
     yield from _installed(tmp_path / "root")
 
 
-@pytest.fixture(scope="session")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """The product that all images here come from."""
-    yield from _installed(tmp_path_factory.mktemp("disks") / "root")
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for images."""
     return tmp_path_factory.mktemp("images")
 
 
-@pytest.fixture(scope="session")
-def disk_product(product: Product, request: pytest.FixtureRequest) -> Product:
-    """The product with a kernel that starts from disks."""
-    folder = f"{product.instance.root}/cache/kernels"
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    try:
-        kernel = kernel_for(os.environ.get("SWIFTLET_TEST_KERNELS", ""), "", plan.FIRMWARE)
-    except NotFoundError:
-        requests = profile.requests_of(profile.profile_named("disk")).values()
-        kernel = build.build(request.getfixturevalue("debian_source"), requests, CACHE, name="disk")
-    os.symlink(kernel.folder, f"{folder}/{kernel.digest}")
-    return product
-
-
-@pytest.fixture(scope="session")
-def server(disk_product: Product, made: Path) -> str:
+@pytest.fixture(scope="module")
+def server(product: Product, made: Path) -> str:
     """A web server's image in every format, without the ending."""
     path = str(made / "server")
     arguments = ["-t", BUSYBOX, "-o", path, "--format", "raw,qcow2,vhd,ova", "--hostname", "server", "--", *SERVE]
-    disk_product.ok("image", "build", *arguments)
+    product.ok("image", "build", *arguments)
     return path
 
 
@@ -151,9 +124,9 @@ def test_an_appliances_disk_is_what_its_descriptor_and_digests_say_and_starts(se
 
 
 @pytest.mark.slow
-def test_an_image_for_a_bios_alone_starts(disk_product: Product, made: Path, tmp_path: Path) -> None:
+def test_an_image_for_a_bios_alone_starts(product: Product, made: Path, tmp_path: Path) -> None:
     path = str(made / "bios.raw")
-    disk_product.ok("image", "build", "-t", BUSYBOX, "-o", path, "--firmware", "bios", "--", *SERVE)
+    product.ok("image", "build", "-t", BUSYBOX, "-o", path, "--firmware", "bios", "--", *SERVE)
     with Machine(path, str(tmp_path), machine="pc", disk="ide", card="e1000") as started:
         assert started.answer("/hostname")[0] == "swiftlet\n"
 
@@ -162,10 +135,10 @@ def test_an_image_for_a_bios_alone_starts(disk_product: Product, made: Path, tmp
 
 
 @pytest.mark.slow
-def test_output_goes_to_the_console_and_the_end_switches_off(disk_product: Product, made: Path, tmp_path: Path) -> None:
+def test_output_goes_to_the_console_and_the_end_switches_off(product: Product, made: Path, tmp_path: Path) -> None:
     path = str(made / "short.raw")
     script = "echo out; echo err >&2; cat /etc/resolv.conf; id -u; exit 3"
-    disk_product.ok("image", "build", "-t", BUSYBOX, "-o", path, "-u", "33", "--", "busybox", "sh", "-c", script)
+    product.ok("image", "build", "-t", BUSYBOX, "-o", path, "-u", "33", "--", "busybox", "sh", "-c", script)
     with Machine(path, str(tmp_path)) as started:
         started.wait()
         assert "\nout\n" in started.console
@@ -176,9 +149,9 @@ def test_output_goes_to_the_console_and_the_end_switches_off(disk_product: Produ
 
 
 @pytest.mark.slow
-def test_a_machine_that_is_to_stay_does(disk_product: Product, made: Path, tmp_path: Path) -> None:
+def test_a_machine_that_is_to_stay_does(product: Product, made: Path, tmp_path: Path) -> None:
     path = str(made / "stay.raw")
-    disk_product.ok("image", "build", "-t", BUSYBOX, "-o", path, "--at-end", "stay", "--", "busybox", "echo", "done")
+    product.ok("image", "build", "-t", BUSYBOX, "-o", path, "--at-end", "stay", "--", "busybox", "echo", "done")
     with Machine(path, str(tmp_path)) as started:
         started.wait_for("System halted")
         with pytest.raises(subprocess.TimeoutExpired):
@@ -186,20 +159,20 @@ def test_a_machine_that_is_to_stay_does(disk_product: Product, made: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_without_a_serial_port_output_is_on_the_screen(disk_product: Product, made: Path, tmp_path: Path) -> None:
+def test_without_a_serial_port_output_is_on_the_screen(product: Product, made: Path, tmp_path: Path) -> None:
     path = str(made / "screen.raw")
-    disk_product.ok("image", "build", "-t", BUSYBOX, "-o", path, "--at-end", "stay", "--", "busybox", "echo", "seen")
+    product.ok("image", "build", "-t", BUSYBOX, "-o", path, "--at-end", "stay", "--", "busybox", "echo", "seen")
     with Machine(path, str(tmp_path), serial=False) as started:
         eventually(lambda: "System halted" in started.screen(), 60)
         assert "\nseen\n" in started.screen()
 
 
 @pytest.mark.slow
-def test_the_power_button_is_the_workloads_stop_signal(disk_product: Product, made: Path, tmp_path: Path) -> None:
+def test_the_power_button_is_the_workloads_stop_signal(product: Product, made: Path, tmp_path: Path) -> None:
     path = str(made / "button.raw")
     script = "trap 'echo bye; exit 0' HUP; echo up; while true; do sleep 0.2; done"
     arguments = ["-o", path, "--stop-signal", "HUP", "--", "busybox", "sh", "-c", script]
-    disk_product.ok("image", "build", "-t", BUSYBOX, *arguments)
+    product.ok("image", "build", "-t", BUSYBOX, *arguments)
     with Machine(path, str(tmp_path)) as started:
         started.wait_for("up\n")
         started.press_power()
@@ -210,7 +183,7 @@ def test_the_power_button_is_the_workloads_stop_signal(disk_product: Product, ma
 @pytest.mark.slow
 @pytest.mark.parametrize("disk", ["virtio", "ahci"])
 def test_what_is_written_stays_where_a_size_was_asked_for(
-    disk_product: Product, made: Path, tmp_path: Path, disk: str
+    product: Product, made: Path, tmp_path: Path, disk: str
 ) -> None:
     path = str(made / f"kept-{disk}.raw")
     arguments = [
@@ -224,7 +197,7 @@ def test_what_is_written_stays_where_a_size_was_asked_for(
         "-c",
         "echo x >>/var/n; echo lines $(wc -l </var/n)",
     ]
-    disk_product.ok("image", "build", "-t", BUSYBOX, *arguments)
+    product.ok("image", "build", "-t", BUSYBOX, *arguments)
     for count in (1, 2):
         with Machine(path, str(tmp_path), disk=disk, keep=True) as started:
             started.wait()
@@ -313,6 +286,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, full: str) -> No
         assert "hint: " in done.stderr
         assert not [name for name in os.listdir(output.parent) if "x" in name.split(".")]
         assert not [name for name in os.listdir(product.instance.root + "/tmp") if name.startswith("session-")]
+        subprocess.run(["mount", "-o", "remount,size=500m", str(small)], check=True)
+        product.ok("image", "build", "-t", BUSYBOX, "-o", str(output), "--", "busybox")
+        assert os.path.exists(f"{output}.raw")
     finally:
         product.close()
         subprocess.run(["umount", str(small)], check=True)

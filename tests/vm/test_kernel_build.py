@@ -243,8 +243,8 @@ def test_a_record_from_before_names_is_still_a_kernel(cache: str) -> None:
     assert kept.kernels_of(cache)[0].source == {"digest": "ff"} and kept.kernel_named(cache, "abab").bytes == 7
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.compiles
+@pytest.mark.timeout(1500, func_only=True)
 def test_two_builds_of_a_real_kernel_give_the_same_bytes(
     debian_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

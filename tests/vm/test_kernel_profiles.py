@@ -10,6 +10,7 @@ import pytest
 from swiftlet.image.kernel import build, configuration, profile
 from swiftlet.image.kernel.source import Source
 from swiftlet.model.error import KernelError
+from tests.vm.conftest import PROFILE
 
 NECESSARY = """
 NAMESPACES NET_NS PID_NS IPC_NS UTS_NS CGROUPS CGROUP_CPUACCT CGROUP_DEVICE CGROUP_FREEZER CGROUP_SCHED CPUSETS MEMCG
@@ -29,6 +30,11 @@ def configured(source: Source, name: str, folder: Path) -> dict[str, str]:
 def test_a_kernel_can_be_all_that_a_profile_asks_for(debian_source: Source, name: str, tmp_path: Path) -> None:
     values = configured(debian_source, name, tmp_path / "work")
     assert values["CONFIG_PVH"] == values["CONFIG_VIRTIO_BLK"] == "y"
+
+
+def test_the_kernel_of_the_tests_has_all_that_a_server_has(debian_source: Source, tmp_path: Path) -> None:
+    server, used = (configured(debian_source, name, tmp_path / name) for name in ("server", PROFILE))
+    assert server.items() <= used.items()
 
 
 def test_a_docker_kernel_has_what_dockers_own_check_asks_for(debian_source: Source, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from swiftlet.guest import console
 from tests.product import Product, eventually
+from tests.serving import Serving
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300, func_only=True)]
 
@@ -107,8 +108,9 @@ def test_its_user_has_what_a_containers_has(product: Product) -> None:
 
 def test_a_service_answers_and_is_operated_as_a_container(product: Product) -> None:
     serve = "echo hello > /tmp/index.html; exec busybox httpd -f -p 80 -h /tmp"
-    product.ok("run", "-d", "--name", "web", *VM[2:], "-p", "127.0.0.1:18080:80", "--", "busybox", "sh", "-c", serve)
-    assert fetch("http://127.0.0.1:18080/") == b"hello\n"
+    product.ok("run", "-d", "--name", "web", *VM[2:], "-p", "127.0.0.1::80", "--", "busybox", "sh", "-c", serve)
+    web = Serving(product, "web")
+    assert web.page(80) == (200, b"hello\n")
     assert product.run("exec", "web", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7").returncode == 7
     assert product.ok("exec", "-i", "web", "busybox", "rev", stdin="abc\n") == "cba\n"
     shown = product.json("inspect", "web")
@@ -118,7 +120,7 @@ def test_a_service_answers_and_is_operated_as_a_container(product: Product) -> N
     assert product.run("stop", "web").returncode == 0
     assert product.json("ps", "-a")[0]["exit"]["code"] == 143
     product.ok("start", "web")
-    assert fetch("http://127.0.0.1:18080/") == b"hello\n"
+    assert web.page(80) == (200, b"hello\n")
     product.ok("rm", "-f", "web")
 
 

@@ -5,6 +5,7 @@
     CACHE/kernels/DIGEST/     complete since it came there by rename
       vmlinux                 the ELF image that QEMU starts directly (PVH), without symbols
       bzImage                 the same kernel compressed, for firmware
+      initramfs               of one that was not built here: its drivers are modules (`foreign`); it has no vmlinux
       System.map config       symbols for profiles, and the whole configuration
       vmlinux.lines           vmlinux with symbols and source lines, where somebody is to trace it (`trace`)
       objects.json            what each object file takes, and for which options it is there (`footprint`)
@@ -33,6 +34,8 @@ _SHORTEST = 4
 """Digits that a digest's beginning must have, so that no profile's name is taken for one."""
 
 LINES = "vmlinux.lines"
+
+INITRAMFS = "initramfs"
 
 _KEPT_REQUESTS = 16
 """Builds that a kernel remembers having been asked for by."""
@@ -66,6 +69,17 @@ class Kernel(NamedTuple):
     def bzimage(self) -> str:
         """The image for firmware and boot loaders."""
         return f"{self.folder}/bzImage"
+
+    @property
+    def initramfs(self) -> str:
+        """What a kernel starts from whose drivers are modules; "" for one that has them built in."""
+        path = f"{self.folder}/{INITRAMFS}"
+        return path if os.path.exists(path) else ""
+
+    @property
+    def image(self) -> str:
+        """What QEMU is given."""
+        return self.bzimage if self.initramfs else self.vmlinux
 
     def told(self) -> dict[str, Any]:
         """As JSON, for whoever asks from outside."""
