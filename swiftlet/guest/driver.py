@@ -21,7 +21,8 @@ class MachinePlace(NamedTuple):
 
     hypervisor: QEMU's own root. kernel: digest. images: paths, the machine's own first. accelerator, why: how QEMU is
     to run, and how that was found. user: a user id of the host's that no other guest has. snapshot: that
-    it goes on from, "" for none. counter_khz: see `qemu.Settings`.
+    it goes on from, "" for none. counter_khz: see `qemu.Settings`. watched: its start is looked
+    at from outside (`guest.watch`).
     """
 
     hypervisor: Rootfs
@@ -32,6 +33,7 @@ class MachinePlace(NamedTuple):
     user: int
     snapshot: str = ""
     counter_khz: int = 0
+    watched: bool = False
 
 
 class Place(NamedTuple):

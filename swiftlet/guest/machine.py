@@ -95,6 +95,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         network=network,
         shares=len(shares),
         clone=bool(found.snapshot),
+        debugger=found.watched,
     )
     type_ = qemu.type_for(qemu.device_count(descriptors, len(images), len(shares)))
     processors = max(1, math.ceil(workload.resources.cpus))
@@ -110,6 +111,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         shares=len(shares),
         clone=bool(found.snapshot),
         counter_khz=found.counter_khz,
+        debug=qemu.LOOKED_AT if found.watched else "",
     )
     process = Hypervisor(
         rootfs=found.hypervisor,

@@ -51,7 +51,10 @@ _PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")
 
 
 class Found(NamedTuple):
-    """What one machine is made of. kernel, images: paths on the host. snapshot: that it goes on from, "" for none."""
+    """What one machine is made of. kernel, images: paths on the host. snapshot: that it goes on from, "" for none.
+
+    watched: its start is looked at from outside.
+    """
 
     hypervisor: Rootfs
     kernel: Kernel
@@ -60,6 +63,7 @@ class Found(NamedTuple):
     why: str
     snapshot: str = ""
     counter_khz: int = 0
+    watched: bool = False
 
 
 class Machines:

@@ -263,6 +263,7 @@ def _machine_place(machine: Found, user: int) -> MachinePlace:
         user,
         machine.snapshot,
         machine.counter_khz,
+        machine.watched,
     )
 
 
