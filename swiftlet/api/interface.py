@@ -273,6 +273,9 @@ method ImageBuild(
   at_end: ?string
 ) -> (progress: ?Progress, images: ?[]DiskImage, kernel: ?string)
 
+# Starts two throw-away copies of a virtual machine (or of a workload): one as it is, one that is looked into.
+method BootProfile(guest: ?string, workload: ?object) -> (progress: ?Progress, profile: ?object)
+
 method Doctor() -> (findings: []Finding)
 
 # The program of checks that `guest check` runs, compiled if it has to be: its path on this host.
