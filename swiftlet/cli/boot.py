@@ -100,7 +100,13 @@ def _calls(rows: list[dict[str, Any]]) -> str:
     text = table(("MS", "AT", "INITCALL", "OBJECT", "OPTION"), shown)
     left = f", the longest {len(shown)} above" if len(rows) > len(shown) else ""
     what = f"{len(rows)} initcalls, {whole:.1f} ms{left}"
-    return f"{text}{what}; the kernel's own times, ~ by looks where its clock was coarse\n"
+    told = f"{text}{what}; the kernel's own times, ~ by looks where its clock was coarse\n"
+    return told if any(row["object"] for row in rows) else f"{told}{_NO_OBJECTS}\n"
+
+
+_NO_OBJECTS = (
+    "no options are known: the kernel's source has gone, or it was built before its objects were listed beside it"
+)
 
 
 def _removable(rows: list[dict[str, Any]]) -> str:

@@ -57,16 +57,16 @@ class Ram:
 
     def virtual(self, address: int, size: int, table: int, cr4: int) -> bytes:
         """Bytes at a virtual address, fewer where something is not mapped."""
-        found = b""
+        found = bytearray()
         while len(found) < size:
             place = self.place_of(address + len(found), table, cr4)
             if place is None:
-                return found
+                break
             piece = self.physical(place, min(size - len(found), PAGE - (place & PAGE - 1)))
             if not piece:
-                return found
+                break
             found += piece
-        return found
+        return bytes(found)
 
 
 def below_4_gib(machine_type: str, memory: int) -> int:

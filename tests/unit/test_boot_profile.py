@@ -164,7 +164,10 @@ def test_the_terminal_shows_every_part(found: dict[str, Any]) -> None:
     text = boot.text_of(found)
     for part in ("QEMU begins", "~8.00", "CONFIG_VIRTIO_BLK", "setup_arch", "80.0% with every function named"):
         assert part in text
-    assert "stacks are of one function each" not in text
+    assert "stacks are of one function each" not in text and "no options are known" not in text
+    unknown = [{**row, "object": None} for row in found["initcalls"]]
+    assert "no options are known" in boot.text_of({**found, "initcalls": unknown})
+    assert "no initcalls" in boot.text_of({**found, "initcalls": []})
     assert "stacks are of one function each" in boot.text_of({**found, "stacks_read": False})
 
 

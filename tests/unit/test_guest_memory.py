@@ -11,9 +11,10 @@ import threading
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from swiftlet.guest import ram
+from swiftlet.guest import gdbstub, ram
 from swiftlet.guest.gdbstub import Stub
 from swiftlet.image import programs
+from swiftlet.model.error import LaunchError
 from swiftlet.node.bootwatch import digest_of
 
 HIGH = 0xFFFF_8880_0000_0000
@@ -125,8 +126,15 @@ def test_a_machine_is_stopped_looked_at_and_let_go_whether_it_ran_or_not(runs: b
             registers = stub.registers(0)
             assert (registers.ip, registers.sp, registers.bp, registers.ring) == (16, 7, 6, 0)
             assert (registers.cr0, registers.cr3, registers.cr4) == (1 << 31, 0x1000, 0x20)
-        with pytest.raises(OSError, match="refuses Z1"):
+        with pytest.raises(LaunchError, match="refuses Z1"):
             stub.set_breakpoint(0xBAD)
+
+
+def test_a_machine_that_does_not_answer_is_given_up(monkeypatch) -> None:
+    monkeypatch.setattr(gdbstub, "ANSWER_SECONDS", 0.05)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(LaunchError, match="does not answer"):
+        Stub(ours)
 
 
 def test_a_machine_that_ends_is_told_by_the_end_of_the_stream() -> None:

@@ -21,8 +21,8 @@ _DESCRIPTOR = struct.Struct("<QQQ")
 _INFO = struct.Struct("<QQH")
 _INFO_BYTES = 88
 _ID = (1 << 62) - 1
-_MOST_BITS = 24
-"""Of both rings: a damaged one must not be followed for ever."""
+_MOST_RECORDS_BITS, _MOST_BYTES_BITS = 20, 25
+"""Of the two rings: what a damaged one says must not be believed."""
 
 Read = Callable[[int, int], bytes]
 """Bytes at an address of the kernel's: fewer where nothing is mapped."""
@@ -71,12 +71,12 @@ class Log:
         if len(ring) < _RING.size:
             return None
         bits, descriptors, infos, head, tail = _RING.unpack(ring)
-        return (bits, descriptors, infos, head, tail) if bits <= _MOST_BITS else None
+        return (bits, descriptors, infos, head, tail) if bits <= _MOST_RECORDS_BITS else None
 
     def _data(self) -> bytes | None:
         start = int.from_bytes(self._read(self._pointer, 8), "little")
         bits, place = _DATA.unpack(self._read(start + _DATA_AT, _DATA.size))
-        data = self._read(place, 1 << bits) if bits <= _MOST_BITS else b""
+        data = self._read(place, 1 << bits) if bits <= _MOST_BYTES_BITS else b""
         return data if len(data) == 1 << bits else None
 
 
