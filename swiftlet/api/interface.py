@@ -14,7 +14,8 @@ DESCRIPTION = """\
 interface io.swiftlet.Node
 
 # A step of a longer work. stage: fetch, unpack, resolve, generate or link; of a kernel's build unpack, wait,
-# configure, compile or keep. done and total count bytes, files or steps; total is 0 when not known.
+# configure, compile or keep; of a boot profile watch and explain. done and total count bytes, files or steps; total
+# is 0 when not known.
 type Progress (stage: string, text: string, done: int, total: int)
 
 # A guest (or a command in one) that runs. Descriptors come along: the pidfd, then, unless detached, the
@@ -275,6 +276,9 @@ method ImageBuild(
   size: ?int,
   at_end: ?string
 ) -> (progress: ?Progress, images: ?[]DiskImage, kernel: ?string)
+
+# Starts two throw-away copies of a virtual machine (or of a workload): one as it is, one that is looked into.
+method BootProfile(guest: ?string, workload: ?object) -> (progress: ?Progress, profile: ?object)
 
 method Doctor() -> (findings: []Finding)
 

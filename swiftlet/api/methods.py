@@ -20,7 +20,7 @@ from swiftlet.api.service import Call, Interface, Method, Reply
 from swiftlet.linux.pipe import is_anonymous
 from swiftlet.model.error import CommandNotFoundError, ConflictError, InputError, SwiftletError
 from swiftlet.model.workload import Workload
-from swiftlet.node import describe, execute
+from swiftlet.node import bootprofile, describe, execute
 from swiftlet.node.check import check_command, clone_of, workload_of
 from swiftlet.node.guests import Progress, Started
 from swiftlet.node.node import Node
@@ -78,6 +78,7 @@ class Methods:
             "KernelExplain": Method(p.KernelExplain, self._worker("kernel_explain")),
             "KernelRemove": Method(p.OneKernel, self._worker("kernel_remove")),
             "ImageBuild": Method(p.ImageBuild, self._worker("image_build", streams=True), streams=True),
+            "BootProfile": Method(p.BootProfile, self.boot_profile, streams=True),
             "Doctor": Method(p.Nothing, self._doctor),
             "CheckProgram": Method(p.Nothing, self._worker("check_program", streams=True), streams=True),
         }
@@ -253,6 +254,17 @@ class Methods:
         """Build a kernel, or find that it is there."""
         asked = msgspec.to_builtins(given)
         return Reply(await _with_progress(call, lambda tell: self._node.kernels.build(asked, tell)))
+
+    async def boot_profile(self, call: Call, given: parameters.BootProfile) -> Reply:
+        """Measure and explain how a machine starts."""
+        if (given.guest is None) == (given.workload is None):
+            raise InputError("a boot profile is of a guest or of a workload")
+        workload = self._guests.find(given.guest).workload if given.guest else workload_of(given.workload)
+
+        def work(tell: Progress) -> Coroutine[Any, Any, dict[str, Any]]:
+            return bootprofile.profile(self._guests, self._node.workers, workload, tell)
+
+        return Reply({"profile": await _with_progress(call, work)})
 
     def _worker(self, operation: str, *, streams: bool = False) -> Callable[[Call, Any], Awaitable[Reply]]:
         async def method(call: Call, given: Any) -> Reply:

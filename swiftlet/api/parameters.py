@@ -196,6 +196,13 @@ class KernelExplain(msgspec.Struct, forbid_unknown_fields=True):
     kernel: str | None = None
 
 
+class BootProfile(msgspec.Struct, forbid_unknown_fields=True):
+    """guest: a virtual machine whose copies are started; or workload: as of `Run`."""
+
+    guest: str | None = None
+    workload: dict[str, Any] | None = None
+
+
 class ImageBuild(msgspec.Struct, forbid_unknown_fields=True):
     """workload: as of `Run`. output: absolute, without an ending. size: bytes, 0 for no more than is needed."""
 

@@ -32,12 +32,13 @@ MODULES = {
     "guest": "guest",
     "kernel": "kernel",
     "image": "image",
+    "boot": "boot",
     "doctor": "doctor",
     "version": "version",
 }
 """First word -> module below `swiftlet.cli`, in the order of the help. Each has COMMANDS."""
 
-GROUPS = ("template", "store", "snapshot", "guest", "kernel", "image")
+GROUPS = ("template", "store", "snapshot", "guest", "kernel", "image", "boot")
 """First words that are no command by themselves: a second one follows."""
 
 

@@ -1,7 +1,8 @@
 """The launcher's ends of a virtual machine's channels, and what its guest has reported. docs/vms.md has the protocol.
 
 Orders go to the guest's first process, and its reports come, through a pair of sockets. QEMU's monitor has a socket in
-the guest's folder, made here so that QEMU, which nobody trusts, makes none.
+the guest's folder (and so has its debugger's end, where a start is looked at), made here so that QEMU, which nobody
+trusts, makes none.
 Imports the standard library and `swiftlet.linux` only.
 """
 
@@ -78,7 +79,7 @@ class Channels:
         folder = os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in names:
-                if name == "monitor":
+                if name in ("monitor", "debugger"):
                     self.given[name] = _listening(folder, f"{name}.sock")
         finally:
             os.close(folder)

@@ -22,7 +22,8 @@ class MachinePlace(NamedTuple):
     hypervisor: QEMU's own root. kernel: digest. images: paths, the machine's own first. accelerator, why: how QEMU is
     to run, and how that was found. user: a user id of the host's that no other guest has. snapshot: that
     it goes on from, "" for none. counter_khz, mapped: see `qemu.Settings`. initramfs: whether its kernel starts from
-    one. preloaded: whether QEMU is preloaded with a file that is attached behind the images.
+    one. preloaded: whether QEMU is preloaded with a file that is attached behind the images. watched: its start is
+    looked at from outside (`guest.watch`).
     """
 
     hypervisor: Rootfs
@@ -36,6 +37,7 @@ class MachinePlace(NamedTuple):
     initramfs: bool = False
     mapped: tuple[int, ...] = ()
     preloaded: bool = False
+    watched: bool = False
 
 
 class Place(NamedTuple):

@@ -98,6 +98,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         network=network,
         shares=len(shares),
         clone=bool(found.snapshot),
+        debugger=found.watched,
     )
     devices = qemu.device_count(descriptors, len(images), len(shares))
     type_ = qemu.type_for(devices, pci=found.initramfs or bool(found.mapped))
@@ -118,6 +119,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         initramfs=f"{IMAGES}/initramfs" if found.initramfs else "",
         mapped=found.mapped,
         reporting=reporting,
+        debug=qemu.LOOKED_AT if found.watched else "",
     )
     preloaded = (OPENER,) if found.preloaded else ()
     files = (settings.kernel, *filter(None, (settings.initramfs,)), *images, *preloaded)

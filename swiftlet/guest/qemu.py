@@ -65,12 +65,20 @@ nothing else (`-chardev file` only writes until 8.2)."""
 _MAPPED_STEP = 2 << 20
 """Bytes of which the address and the size of what is mapped are multiples (`image.erofs`)."""
 
+DEBUGGER = "debugger"
+"""Where a machine that is looked at while it starts serves the debugger's protocol (`guest.gdbstub`)."""
+
+LOOKED_AT = "quiet initcall_debug log_buf_len=512K"
+"""What its kernel is told: to note each initcall in memory, and still to print nothing, for that takes time.
+There is room for the initcalls of large kernels; 4M took 35 ms to clear, for it comes with as many records."""
 
 OF_CLONES = ("memory", "state", "script")
 """Descriptors that a clone inherits besides those of the machine that was saved."""
 
 
-def channels(*, terminal: bool, input_: bool, network: bool, shares: int, clone: bool = False) -> tuple[str, ...]:
+def channels(
+    *, terminal: bool, input_: bool, network: bool, shares: int, clone: bool = False, debugger: bool = False
+) -> tuple[str, ...]:
     """The names of the descriptors that a machine inherits."""
     names = ["orders", "console", "output"]
     if not terminal:
@@ -78,6 +86,8 @@ def channels(*, terminal: bool, input_: bool, network: bool, shares: int, clone:
     if input_ or terminal:
         names.append(INPUT)
     names.append("monitor")
+    if debugger:
+        names.append(DEBUGGER)
     if network:
         names.append("tap")
     names += [f"share{number}" for number in range(shares)]
@@ -134,6 +144,9 @@ def argv(settings: Settings) -> tuple[str, ...]:
         "-mon", "chardev=monitor,mode=control",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     ]  # fmt: skip
+    if DEBUGGER in settings.descriptors:
+        words += ["-chardev", f"socket,id={DEBUGGER},fd={_number(settings, DEBUGGER)},server=on,wait=off"]
+        words += ["-gdb", f"chardev:{DEBUGGER}"]
     if settings.clone:
         words += ["-incoming", "defer"]
         words += [

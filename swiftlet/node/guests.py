@@ -125,14 +125,22 @@ class Guests:
     # Starting
 
     async def run(
-        self, workload: Workload, progress: Progress, *, attach: bool, stdin: int = -1, snapshot: str = ""
+        self,
+        workload: Workload,
+        progress: Progress,
+        *,
+        attach: bool,
+        stdin: int = -1,
+        snapshot: str = "",
+        watched: bool = False,
     ) -> Started:
         """Create and start a guest; nothing of it stays when that fails. May be cancelled until it is launched.
 
-        snapshot: the machine that it is a clone of, if it is one. Raises every kind of SwiftletError.
+        snapshot: the machine that it is a clone of, if it is one. watched: a machine whose start is looked into.
+        Raises every kind of SwiftletError.
         """
         guest = self._create(workload)
-        guest.snapshot = snapshot
+        guest.snapshot, guest.watched = snapshot, watched
         try:
             prepared = await self._generate(guest, workload, progress)
         except BaseException as error:
@@ -217,7 +225,8 @@ class Guests:
         if guest.workload.kind != "vm":
             return None
         kernel, snapshot = guest.workload.kernel, guest.snapshot
-        return await self.machines.found_for(kernel, snapshot, rootfs, lambda wanted: self._root(wanted, progress))
+        found = await self.machines.found_for(kernel, snapshot, rootfs, lambda wanted: self._root(wanted, progress))
+        return found._replace(watched=True) if guest.watched else found
 
     async def finish(self, work: Coroutine[Any, Any, Result], fds_of: Callable[[Result], tuple[int, ...]]) -> Result:
         """Do what must not be cut off in the middle; when the caller goes meanwhile, his descriptors are closed."""

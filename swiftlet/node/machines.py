@@ -57,7 +57,8 @@ _PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")
 class Found(NamedTuple):
     """What one machine is made of. kernel, images: paths on the host. snapshot: that it goes on from, "" for none.
 
-    mapped: see `qemu.Settings`. opener: path of what a clone's QEMU is preloaded with.
+    mapped: see `qemu.Settings`. opener: path of what a clone's QEMU is preloaded with. watched: its start is looked at
+    from outside.
     """
 
     hypervisor: Rootfs
@@ -69,6 +70,7 @@ class Found(NamedTuple):
     counter_khz: int = 0
     mapped: tuple[int, ...] = ()
     opener: str = ""
+    watched: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -266,6 +266,7 @@ def _machine_place(machine: Found, user: int) -> MachinePlace:
         bool(machine.kernel.initramfs),
         machine.mapped,
         bool(machine.opener),
+        machine.watched,
     )
 
 

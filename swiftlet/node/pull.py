@@ -379,6 +379,12 @@ def _image_build(work: Work) -> dict[str, Any]:
     return image_build(work)
 
 
+def _boot_watch(work: Work) -> dict[str, Any]:
+    from swiftlet.node.bootprofile import boot_watch
+
+    return boot_watch(work)
+
+
 def _kernels(name: str) -> Callable[[Work], dict[str, Any]]:
     """An operation of `kernels`, which is imported when it is asked for."""
 
@@ -418,6 +424,7 @@ OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "check_program": _check_program,
     **{name: _kernels(name) for name in KERNEL_OPERATIONS},
     "image_build": _image_build,
+    "boot_watch": _boot_watch,
 }
 
 

@@ -47,6 +47,7 @@ class Guest:
         self.groups: dict[str, str] = {}
         self.userns = 0
         self.snapshot = ""
+        self.watched = False
         self.ports: set[int] = set()
         self.monitor = asyncio.Lock()
         self.argv: tuple[str, ...] = workload.command

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from swiftlet.guest import qmp
+from swiftlet.guest import qmp, ram
 from swiftlet.model.bundle import Bundle, Machine
 from swiftlet.model.error import ConflictError, InputError, NotFoundError, StoreError
 from swiftlet.node.names import storage_error
@@ -172,7 +172,7 @@ def _checked(name: str) -> str:
 
 def _copy_memory(pid: int, path: str) -> None:
     """Copy what was ever written of a machine's memory, which it shares with whoever has the file."""
-    source = _memory_of(pid)
+    source = ram.memory_file(pid)
     try:
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -181,17 +181,6 @@ def _copy_memory(pid: int, path: str) -> None:
             os.close(target)
     finally:
         os.close(source)
-
-
-def _memory_of(pid: int) -> int:
-    folder = f"/proc/{pid}/fd"
-    for name in os.listdir(folder):
-        try:
-            if os.readlink(f"{folder}/{name}").startswith("/memfd:memory-backend-memfd"):
-                return os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-    raise OSError(errno.ENOENT, "the machine's memory is not to be found", folder)
 
 
 def _copy(source: int, target: int) -> None:

@@ -1,0 +1,163 @@
+"""A machine's start, measured twice and explained: `boot_watch` is the worker's part, `profile` the daemon's.
+
+Two throw-away copies of the guest are started, one after the other, with everything that a start has: the first as it
+is, for the marks; the second to be looked into. A worker watches each, and is there before it is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from swiftlet.image import programs
+from swiftlet.image.kernel import footprint, initcalls, kept, orc
+from swiftlet.image.kernel.symbols import Image, Symbols
+from swiftlet.image.machine import machine_tree
+from swiftlet.model.error import InputError, SwiftletError
+from swiftlet.model.workload import Workload
+from swiftlet.node.bootreport import Named, Origin, report
+from swiftlet.node.bootwatch import Kernel, Look, Recording, digest_of, watch
+from swiftlet.node.wire import close_all
+
+if TYPE_CHECKING:
+    from swiftlet.node.guests import Guests, Progress
+    from swiftlet.node.pull import Work
+    from swiftlet.node.workers import Workers
+
+WATCHING = "watch"
+"""The stage of a worker that is ready to watch."""
+
+
+def throw_away(workload: Workload) -> Workload:
+    """The copy of a workload that is started to be measured. Raises InputError for what is no machine."""
+    if workload.kind != "vm":
+        raise InputError(
+            "only a virtual machine has a boot to be profiled", "start it with --as vm, or give --as vm here"
+        )
+    ports = tuple(msgspec.structs.replace(port, host=0) for port in workload.ports)
+    name = f"boot-profile-{secrets.token_hex(4)}"
+    return msgspec.structs.replace(workload, name=name, ports=ports, remove=True, tty=False, interactive=False)
+
+
+async def profile(guests: Guests, workers: Workers, workload: Workload, tell: Progress) -> dict[str, Any]:
+    """Start it twice and say what was seen. May be cancelled; its copies are gone afterwards.
+
+    Raises every kind of SwiftletError.
+    """
+    plain = await _started(guests, workers, throw_away(workload), {"kernel": "", "moments": {}}, tell)
+    asked = {"kernel": plain["kernel"], "moments": plain["moments"]}
+    return await _started(guests, workers, throw_away(workload), asked, tell)
+
+
+async def _started(
+    guests: Guests, workers: Workers, copy: Workload, asked: dict[str, Any], tell: Progress
+) -> dict[str, Any]:
+    ready = asyncio.Event()
+
+    def told(step: dict[str, Any]) -> None:
+        if step["stage"] == WATCHING:
+            ready.set()
+        tell(step)
+
+    watching = asyncio.ensure_future(workers.run("boot_watch", {"name": copy.name, **asked}, told))
+    waiting = asyncio.ensure_future(ready.wait())
+    try:
+        await asyncio.wait([watching, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if ready.is_set():
+            started = await guests.run(copy, tell, attach=False, watched=bool(asked["kernel"]))
+            close_all(started.fds)
+        return await watching
+    finally:
+        waiting.cancel()
+        watching.cancel()
+        with contextlib.suppress(SwiftletError):
+            await asyncio.wait([watching])
+            if (guest := guests.by_name.get(copy.name)) is not None:
+                await guests.remove(guest, force=True)
+
+
+# In the worker
+
+
+def boot_watch(work: Work) -> dict[str, Any]:
+    """Watch one start. kernel: the digest of the one that is to be looked into, "" for none."""
+    asked, layout = work.parameters, work.layout
+    kernel = kept.kernel_of(layout.cache, asked["kernel"]) if asked["kernel"] else None
+    inside = _inside(kernel) if kernel is not None else None
+    work.progress(WATCHING, "a start that is looked into" if kernel else "a start as it always is", 0, 0)
+    seen, bundle = watch(f"{layout.root}/guests", f"{layout.root}/names", asked["name"], inside)
+    assert bundle.machine is not None
+    if kernel is None or inside is None:
+        return {"moments": seen.moments, "kernel": bundle.machine.kernel}
+    work.progress("explain", f"{len(seen.looks)} looks", 0, 0)
+    plain = Recording()
+    plain.moments = asked["moments"]
+    calls = initcalls.read_log(seen.log, inside.symbols)
+    namer = _Namer(inside.symbols, seen.looks, (machine_tree(layout.cache), *bundle.rootfs.lowers))
+    machine = bundle.machine
+    return {
+        "templates": list(bundle.workload.templates),
+        "kernel": {"digest": kernel.digest, "name": kernel.name, "version": kernel.version},
+        "machine": {"type": machine.type, "accelerator": machine.accelerator, "processors": machine.processors},
+        "stacks_read": inside.unwinder is not None,
+        **report(plain, seen, calls, _origins(kernel, calls), namer.named, _jiffy_ms(kernel)),
+    }
+
+
+def _inside(kernel: kept.Kernel) -> Kernel:
+    """What must be known to look into a kernel. Raises KernelError, OSError."""
+    with open(f"{kernel.folder}/System.map") as file:
+        symbols = Symbols(file.read())
+    with open(kernel.vmlinux, "rb") as image:
+        return Kernel(symbols, orc.unwinder_of(kernel.version, symbols, Image(image.read())))
+
+
+def _jiffy_ms(kernel: kept.Kernel) -> float:
+    return 1000 / int(kept.values_of(kernel).get("CONFIG_HZ", "250"))
+
+
+def _origins(kernel: kept.Kernel, calls: list[initcalls.Initcall]) -> dict[str, Origin]:
+    """Where initcalls are from; {} where the kernel's source has gone or no table of its objects was kept."""
+    tree, objects = kernel.source.get("path", ""), footprint.read(kernel.folder)
+    if not objects or not os.path.isdir(tree):
+        return {}
+    paths = initcalls.objects_of({call.name for call in calls}, objects, tree)
+    return {name: Origin(path, objects[path].needs) for name, path in paths.items()}
+
+
+class _Namer:
+    """Puts looks into words."""
+
+    def __init__(self, symbols: Symbols, looks: list[Look], trees: tuple[str, ...]) -> None:
+        self._symbols = symbols
+        wanted = {look.page for look in looks if look.page}
+        self._pages = programs.pages(trees, wanted, digest_of)
+        self._functions: dict[str, programs.Functions] = {}
+
+    def named(self, look: Look) -> Named:
+        """One look."""
+        if look.place == "firmware":
+            return Named(("firmware",), "file")
+        if look.place == "program":
+            return self._program(look)
+        names = [self._symbols.name(address) for address in look.stack]
+        known = [
+            name or f"({address:#x}, not the kernel's own code)"
+            for name, address in zip(names, look.stack, strict=True)
+        ]
+        return Named(("kernel", *reversed(known)), "function" if all(names) else "")
+
+    def _program(self, look: Look) -> Named:
+        found = self._pages.get(look.page)
+        if found is None:
+            return Named(("programs", "(code of no file)"), "")
+        program = found.program
+        functions = self._functions.setdefault(program.path, programs.Functions(program))
+        name = functions.name(found.offset + look.stack[0] % programs.PAGE)
+        shown = name or f"(unnamed in {os.path.basename(program.path)})"
+        return Named(("programs", program.path, shown), "function" if name else "file")
