@@ -143,12 +143,18 @@ def _machine(settings: Settings) -> list[str]:
         "-machine", f"{settings.type}{options},memory-backend=ram,dump-guest-core=off",
         "-accel", f"tcg,tb-size={TRANSLATION_MIB}" if tcg else "kvm",
         "-cpu", "max" if tcg else "host",
-        "-smp", str(settings.processors),
+        "-smp", _processors(settings),
         "-m", f"{settings.memory >> 20}M",
         "-object", _memory(settings),
         "-global", "virtio-mmio.force-legacy=false",  # servers of volumes speak virtio 1 only
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
     ]  # fmt: skip
+
+
+def _processors(settings: Settings) -> str:
+    """Each a socket of its own: of a socket's processors SeaBIOS tells only the first to a kernel without ACPI."""
+    count = settings.processors
+    return f"{count},sockets={count}" if count > 1 else "1"
 
 
 def _memory(settings: Settings) -> str:
