@@ -37,14 +37,17 @@ def toolchain(product: Product, kind: str, sources: Path, port: int) -> Iterator
     """A guest with the tools that stays; in it the sources, which it cannot change."""
     words = ("--as", kind, "-m", "1G", "--cpus", "2", "-p", f"127.0.0.1:{port}:80", "-v", f"{sources}:/src:ro")
     product.ok("run", "-d", "--name", f"tools-{kind}", *words, "-t", "toolchain", "--", "sleep", "infinity")
-    yield f"tools-{kind}"
-    product.ok("rm", "-f", f"tools-{kind}")
+    try:
+        yield f"tools-{kind}"
+    finally:
+        product.ok("rm", "-f", f"tools-{kind}")
 
 
 def build_and_serve(product: Product, guest: str, sources: Path, port: int) -> None:
-    """Compile the web server, whose own flags are for a C of another time, and let it serve a file that the host has."""
-    product.ok("exec", guest, "bash", "-c", "cp -r /src/mini_httpd-* /tmp/web && make -C /tmp/web mini_httpd CFLAGS=-O")
-    product.ok("exec", guest, "/tmp/web/mini_httpd", "-p", "80", "-d", "/tmp/web")
+    """Compile the web server (its own flags are for a C of another time) and let it serve a file that the host has."""
+    script = "cp -r /src/mini_httpd-* /tmp/web && make -C /tmp/web mini_httpd CFLAGS=-O"
+    product.ok("exec", guest, "bash", "-c", script)
+    product.ok("exec", guest, "bash", "-c", "/tmp/web/mini_httpd -p 80 -d /tmp/web >/tmp/log 2>&1")
     [page] = sources.glob("mini_httpd-*/index.html")
     assert fetch(f"http://127.0.0.1:{port}/index.html") == page.read_bytes()
 
