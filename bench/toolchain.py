@@ -117,7 +117,7 @@ def _containers(place: Installation, report: Report, folder: str) -> None:
 
 def _check(place: Installation, guest: str, report: Report) -> None:
     """Its exit code says nothing: it is 1 wherever anything optional is missing, and no kernel has all of it."""
-    found = checked(place.call("exec", guest, "sh", "-c", f"sh {CHECK} || true"))
+    found = checked(place.call("exec", guest, "bash", "-c", f"bash {CHECK} || true"))
     report.extra["check_config"] = found._asdict()
     report.add("check_config_necessary_missing", len(found.missing), "options")
 
