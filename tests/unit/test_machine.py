@@ -66,6 +66,18 @@ def test_the_guests_memory_is_the_workloads_and_the_process_may_have_more() -> N
     assert machine(plan()).memory == DEFAULT_MEMORY
 
 
+@pytest.mark.parametrize(("accelerator", "told"), [("tcg", True), ("kvm", False)])
+@pytest.mark.parametrize("counter_khz", [0, 2_000_000])
+def test_an_emulated_kernel_does_not_ask_whether_its_timer_works(
+    accelerator: str, told: bool, counter_khz: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy host it would find that it does not, and panic. One that KVM runs leaves the question out itself."""
+    found = FOUND._replace(accelerator=accelerator, counter_khz=counter_khz)
+    monkeypatch.setitem(globals(), "FOUND", found)
+    [words] = option(plan(), "-append")
+    assert ("no_timer_check" in words.split()) is told
+
+
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
