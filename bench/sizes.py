@@ -88,8 +88,11 @@ def _forms_of(place: Installation, kernel: Kernel) -> dict[str, str]:
     os.makedirs(folder, exist_ok=True)
     other = hashlib.sha256(f"packed {kernel.digest}".encode()).hexdigest()
     for digest in (kernel.digest, other):
-        shutil.rmtree(f"{folder}/{digest}", ignore_errors=True)
-        shutil.copytree(kernel.folder, f"{folder}/{digest}")
+        path = f"{folder}/{digest}"
+        if os.path.islink(path):  # as another suite leaves it
+            os.unlink(path)
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(kernel.folder, path)
     shutil.copyfile(kernel.bzimage, f"{folder}/{other}/vmlinux")
     return {PLAIN: kernel.digest, PACKED: other}
 
