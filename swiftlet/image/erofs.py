@@ -30,7 +30,7 @@ _ALIGNED = 2 << 20
 
 
 _COMPRESSED = ("-zlz4hc,9", "-C65536")
-"""The compressor that every kernel of ours undoes. Clusters of 64 KiB make of python@3.11 a seventh less."""
+"""The compressor that every kernel of ours undoes. Clusters of 64 KiB make of python@3.11 an eighth less."""
 
 
 class Image(NamedTuple):
