@@ -267,14 +267,15 @@ method KernelExplain(option: string, kernel: ?string) -> (
 method KernelRemove(kernel: string) -> (kernel: KernelLine, bytes: int)
 
 # Disk images that a host's firmware starts. output: absolute, each format adds its ending. at_end: what the machine
-# does when the workload has ended: off, restart or stay.
+# does when the workload has ended: off, restart or stay. compress: the root, which is half as large then.
 method ImageBuild(
   workload: object,
   output: string,
   formats: ?[]string,
   firmware: ?[]string,
   size: ?int,
-  at_end: ?string
+  at_end: ?string,
+  compress: ?bool
 ) -> (progress: ?Progress, images: ?[]DiskImage, kernel: ?string)
 
 # Starts two throw-away copies of a virtual machine (or of a workload): one as it is, one that is looked into.

@@ -212,3 +212,4 @@ class ImageBuild(msgspec.Struct, forbid_unknown_fields=True):
     firmware: tuple[str, ...] = ("bios", "efi")
     size: int = 0
     at_end: str = "off"
+    compress: bool = False

@@ -35,6 +35,7 @@ def build(parsed: Parsed) -> int:
             "firmware": _words(parsed.one("firmware", "bios,efi")),
             "size": _size(parsed),
             "at_end": parsed.one("at-end", "off"),
+            "compress": parsed.on("compress"),
         }
         with Progress(quiet=quiet) as progress:
             for answer, _, _ in client.stream("ImageBuild", asked):
@@ -104,6 +105,7 @@ COMMANDS = (
             Option("--firmware", "bios, efi or both (usual) that are to start it", "FIRMWARE"),
             Option("--size", "of the disk: what is written stays there; else it is in memory", "SIZE"),
             Option("--at-end", "when the workload has ended: off (usual), restart or stay", "WHAT"),
+            Option("--compress", "the root: half as large, and its machine takes longer to read it"),
             *(option for option in WORKLOAD_OPTIONS if option.key not in _OF_A_GUEST),
             Option("-q --quiet", "no progress, print paths only"),
             JSON,

@@ -168,7 +168,7 @@ def _machine(settings: Settings) -> list[str]:
         "-machine", f"{settings.type}{options},memory-backend=ram,dump-guest-core=off",
         "-accel", f"tcg,tb-size={TRANSLATION_MIB}" if tcg else "kvm",
         "-cpu", "max" if tcg else "host",
-        "-smp", str(settings.processors),
+        "-smp", _processors(settings),
         "-m", _room(settings),
         "-object", _memory(settings),
         "-global", "virtio-mmio.force-legacy=false",  # servers of volumes speak virtio 1 only
@@ -181,6 +181,12 @@ def _room(settings: Settings) -> str:
     behind = sum(size + _MAPPED_STEP for size in settings.mapped)
     own = settings.memory >> 20
     return f"{own}M,maxmem={own + -(-behind >> 30 << 10)}M" if behind else f"{own}M"
+
+
+def _processors(settings: Settings) -> str:
+    """Each a socket of its own: of a socket's processors SeaBIOS tells only the first to a kernel without ACPI."""
+    count = settings.processors
+    return f"{count},sockets={count}" if count > 1 else "1"
 
 
 def _memory(settings: Settings) -> str:

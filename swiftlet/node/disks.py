@@ -37,7 +37,7 @@ def image_build(work: Work) -> dict[str, Any]:
     _check(asked)
     build.check_programs(asked["firmware"], asked["formats"], asked["size"])
     with Session(work.layout) as session:  # which keeps the cache from being emptied, too
-        kernel = kernel_for(work.layout.cache, workload.kernel, asked["firmware"])
+        kernel = kernel_for(work.layout.cache, workload.kernel, asked["firmware"], compressed=asked["compress"])
         rootfs = _rootfs(work, session, workload)
         raw = f"{session.directory}/disk.raw"
         try:
@@ -67,26 +67,26 @@ def _check(asked: dict[str, Any]) -> None:
         raise InputError(f"-o: {folder or asked['output']} is no folder of this host", f"mkdir {folder}")
 
 
-def kernel_for(cache: str, name: str, firmware: Sequence[str]) -> Kernel:
+def kernel_for(cache: str, name: str, firmware: Sequence[str], *, compressed: bool = False) -> Kernel:
     """A kernel by its profile or digest, or the newest that starts from a disk.
 
     Raises NotFoundError, InputError for one that does not.
     """
     if not name:
-        found = next((kernel for kernel in kernels_of(cache) if not _lacking(kernel, firmware)), None)
+        found = next((kernel for kernel in kernels_of(cache) if not _lacking(kernel, firmware, compressed)), None)
         if found is None:
             raise NotFoundError("no kernel that starts from a disk has been built here", f"`{_BUILD}` builds one")
         return found
     kernel = kernel_named(cache, name)
-    if lacking := _lacking(kernel, firmware):
+    if lacking := _lacking(kernel, firmware, compressed):
         told = f"kernel {name} does not start from a disk here: it lacks {', '.join(lacking)}"
         raise InputError(f"--kernel: {told}", f"`{_BUILD}` builds one that does")
     return kernel
 
 
-def _lacking(kernel: Kernel, firmware: Sequence[str]) -> list[str]:
+def _lacking(kernel: Kernel, firmware: Sequence[str], compressed: bool) -> list[str]:
     try:
-        return plan.lacking(values_of(kernel), firmware)
+        return plan.lacking(values_of(kernel), firmware, compressed=compressed)
     except OSError:
         return ["its configuration"]
 
@@ -126,7 +126,8 @@ def _raw(work: Work, folder: str, bundle: Bundle, kernel: Kernel, path: str) -> 
     tree = f"{folder}/root"
     make_root(tree, machine_tree(work.layout.cache), bundle.rootfs.lowers, orders)
     work.progress("image", "disk", 0, 0)
-    return build.build(build.Asked(tree, kernel.bzimage, tuple(asked["firmware"]), asked["size"]), path, folder)
+    image = build.Asked(tree, kernel.bzimage, tuple(asked["firmware"]), asked["size"], asked["compress"])
+    return build.build(image, path, folder)
 
 
 def _raw_last(format_: str) -> bool:

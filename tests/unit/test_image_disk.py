@@ -170,7 +170,14 @@ def test_a_second_part_that_is_too_long_is_refused() -> None:
 
 def test_the_profile_has_what_every_disk_needs_and_the_words_for_efi() -> None:
     asked = {each.symbol: each.value for each in profile.requests_of(profile.profile_named("disk")).values()}
+    assert plan.lacking(asked, BOTH, compressed=True) == []
+
+
+def test_only_a_kernel_that_undoes_it_is_given_a_compressed_root() -> None:
+    asked = {each.symbol: each.value for each in profile.requests_of(profile.profile_named("disk")).values()}
+    del asked["CONFIG_EROFS_FS_ZIP"]
     assert plan.lacking(asked, BOTH) == []
+    assert plan.lacking(asked, BOTH, compressed=True) == ["CONFIG_EROFS_FS_ZIP"]
 
 
 def test_a_kernel_for_machines_of_ours_is_told_what_it_lacks() -> None:

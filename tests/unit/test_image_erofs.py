@@ -59,6 +59,19 @@ def test_an_image_that_is_not_what_was_made_is_made_again(tree: str, tmp_path: P
     assert erofs._digest(again.path) == image.digest
 
 
+def test_a_compressed_image_is_smaller_and_the_same_at_every_time(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "text").write_text("".join(f"line {number}\n" for number in range(100_000)))
+    written = []
+    for name, compressed in (("plain", False), ("one", True), ("two", True)):
+        (tmp_path / name).touch()
+        erofs.write_image(str(tree), str(tmp_path / name), compressed=compressed)
+        written.append((tmp_path / name).read_bytes())
+    assert len(written[1]) < len(written[0]) / 2
+    assert written[1] == written[2]
+
+
 def test_a_tree_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"mkfs\.erofs failed"):
         erofs.image_of(str(tmp_path / "none"), "a", str(tmp_path))

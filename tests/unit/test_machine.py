@@ -76,7 +76,7 @@ def test_the_guests_memory_is_the_workloads_and_the_process_may_have_more() -> N
     bundle = plan(resources=Resources(memory=100 << 20, cpus=1.5, pids=7))
     assert machine(bundle).memory == 100 << 20
     assert option(bundle, "-m") == ["100M"]
-    assert option(bundle, "-smp") == ["2"]
+    assert option(bundle, "-smp") == ["2,sockets=2"]
     writes = dict(bundle.cgroup.writes)
     assert writes["/sys/fs/cgroup/swiftlet/a123456789ab/memory.max"] == str((100 << 20) + OVERHEAD)
     assert bundle.workload.resources.memory == 100 << 20

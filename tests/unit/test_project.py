@@ -85,7 +85,7 @@ def test_what_sets_things_up_names_no_address() -> None:
         assert not re.search(r"https?://", (ROOT / name).read_text()), name
 
 
-@pytest.mark.parametrize("script", ["dev", "tests/bare/run.sh"])
+@pytest.mark.parametrize("script", ["dev", "tests/bare/run.sh", "examples/toolchain/fetch.sh"])
 def test_the_shell_scripts_are_posix(script: str) -> None:
     assert (ROOT / script).read_text().startswith("#!/bin/sh\n")
     assert os.access(ROOT / script, os.X_OK)

@@ -149,6 +149,31 @@ def test_output_goes_to_the_console_and_the_end_switches_off(product: Product, m
 
 
 @pytest.mark.slow
+def test_a_compressed_root_takes_less_and_is_read_as_well(product: Product, made: Path, tmp_path: Path) -> None:
+    script = "busybox sha256sum /usr/bin/busybox"
+    taken = []
+    for name, options in (("plain", ()), ("compressed", ("--compress",))):
+        words = (
+            "-t",
+            BUSYBOX,
+            "-o",
+            str(made / f"{name}.raw"),
+            *options,
+            "--json",
+            "--",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        )
+        taken.append(json.loads(product.ok("image", "build", *words))[0]["disk_bytes"])
+    assert taken[1] < taken[0] - 500_000
+    with Machine(str(made / "compressed.raw"), str(tmp_path)) as started:
+        started.wait()
+        assert hashlib.sha256(Path("/usr/bin/busybox").read_bytes()).hexdigest() in started.console
+
+
+@pytest.mark.slow
 def test_a_machine_that_is_to_stay_does(product: Product, made: Path, tmp_path: Path) -> None:
     path = str(made / "stay.raw")
     product.ok("image", "build", "-t", BUSYBOX, "-o", path, "--at-end", "stay", "--", "busybox", "echo", "done")

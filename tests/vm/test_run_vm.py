@@ -106,6 +106,15 @@ def test_its_user_has_what_a_containers_has(product: Product) -> None:
     assert told.split() == ["33", "34", "CapBnd:", "00000000a80425fb", "NoNewPrivs:", "1", "/tmp/new", "me", "y"]
 
 
+@pytest.mark.parametrize("volumes", [0, 6])
+def test_it_has_the_processors_that_it_was_given_on_either_type_of_machine(
+    product: Product, tmp_path: Path, volumes: int
+) -> None:
+    """With more than eight devices it is a q35, whose firmware tells a kernel of its processors in another way."""
+    shared = [f"-v{tmp_path}:/volume/{number}" for number in range(volumes)]
+    assert product.ok(*VM, "--cpus", "2", *shared, "--", "busybox", "nproc") == "2\n"
+
+
 def test_a_service_answers_and_is_operated_as_a_container(product: Product) -> None:
     serve = "echo hello > /tmp/index.html; exec busybox httpd -f -p 80 -h /tmp"
     product.ok("run", "-d", "--name", "web", *VM[2:], "-p", "127.0.0.1::80", "--", "busybox", "sh", "-c", serve)

@@ -30,12 +30,16 @@ _NOTHING_LEFT = 256 << 10
 
 
 class Asked(NamedTuple):
-    """What an image is to be. tree: of its root. kernel: a bzImage. size: bytes, 0 for no more than needed."""
+    """What an image is to be. tree: of its root. kernel: a bzImage. size: bytes, 0 for no more than needed.
+
+    compressed: the root.
+    """
 
     tree: str
     kernel: str
     firmware: tuple[str, ...]
     size: int
+    compressed: bool = False
 
 
 def check_programs(firmware: Sequence[str], formats: Sequence[str], size: int) -> None:
@@ -59,7 +63,7 @@ def build(asked: Asked, path: str, work: str) -> Disk:
     root = f"{work}/root.erofs"
     with open(root, "xb"):
         pass
-    write_image(asked.tree, root)
+    write_image(asked.tree, root, compressed=asked.compressed)
     kernel_bytes, root_bytes = os.stat(asked.kernel).st_size, os.stat(root).st_size
     key = f"{_digest(root)} {_digest(asked.kernel)}"
     found = disk(asked.firmware, kernel_bytes, root_bytes, asked.size, key)

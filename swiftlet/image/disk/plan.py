@@ -134,9 +134,10 @@ def programs(firmware: Sequence[str], formats: Sequence[str], size: int) -> list
     return needed + (["qemu-img"] if set(formats) - {"raw"} else [])
 
 
-def lacking(values: Mapping[str, str], firmware: Sequence[str]) -> list[str]:
+def lacking(values: Mapping[str, str], firmware: Sequence[str], *, compressed: bool = False) -> list[str]:
     """Options without which a kernel of this configuration would not start from such an image."""
-    missing = [option for option in _NEEDED_OPTIONS if values.get(option) != "y"]
+    needed = (*_NEEDED_OPTIONS, *(("CONFIG_EROFS_FS_ZIP",) if compressed else ()))
+    missing = [option for option in needed if values.get(option) != "y"]
     if "efi" in firmware:
         missing += [option for option in ("CONFIG_EFI_STUB", "CONFIG_EFI_PARTITION") if values.get(option) != "y"]
         if f"root=PARTLABEL={ROOT_LABEL}" not in values.get("CONFIG_CMDLINE", ""):
