@@ -33,6 +33,9 @@ _SHORTEST = 4
 
 LINES = "vmlinux.lines"
 
+BOOT_FILE = "boot.json"
+"""Beside a kernel: milliseconds of its start by option, where somebody has measured them."""
+
 _KEPT_REQUESTS = 16
 """Builds that a kernel remembers having been asked for by."""
 
@@ -68,8 +71,9 @@ class Kernel(NamedTuple):
 
     def told(self) -> dict[str, Any]:
         """As JSON, for whoever asks from outside."""
-        members = self._asdict()
-        return {**members, "vmlinux": self.vmlinux, "bzimage": self.bzimage, "names": names_of(self)}
+        members, names = self._asdict(), [name for name in names_of(self) if not _is_hidden(name)]
+        name = names[-1] if names else ""
+        return {**members, "name": name, "vmlinux": self.vmlinux, "bzimage": self.bzimage, "names": names}
 
 
 def kernel_of(cache: str, digest: str) -> Kernel | None:
@@ -98,14 +102,31 @@ def kernels_of(cache: str) -> list[Kernel]:
     return sorted(found, key=lambda kernel: (-kernel.built_ns, kernel.digest))
 
 
+def _is_hidden(name: str) -> bool:
+    """A kernel that was only tried has a name with a dot in front, as hidden files do."""
+    return name.startswith(".")
+
+
+def listed(cache: str) -> list[Kernel]:
+    """The kernels that people asked for, the newest first: those that were only tried are left out."""
+    return [each for each in kernels_of(cache) if not names_of(each) or not all(map(_is_hidden, names_of(each)))]
+
+
+def general(cache: str) -> list[Kernel]:
+    """The kernels that were built for a profile, the newest first: what was derived is for one workload."""
+    from swiftlet.image.kernel.profile import PROFILES
+
+    return [each for each in kernels_of(cache) if {name.partition("+")[0] for name in names_of(each)} & {*PROFILES}]
+
+
 def kernel_named(cache: str, text: str) -> Kernel:
-    """A kernel by a profile's name (the newest of it), its digest, or the digest's beginning; "" is the newest.
+    """A kernel by its name (the newest of it), its digest, or the digest's beginning; "" is the newest of a profile.
 
     Raises NotFoundError that says what builds it, InputError for a beginning that several have.
     """
     kernels = kernels_of(cache)
-    if not text and kernels:
-        return kernels[0]
+    if not text and (found_general := general(cache)):
+        return found_general[0]
     found = [(when, kernel) for kernel in kernels for name, when in _names(kernel) if name == text]
     if found:
         return max(found, key=lambda each: each[0])[1]
@@ -123,11 +144,11 @@ def kernel_named(cache: str, text: str) -> Kernel:
 def _unknown(text: str, kernels: list[Kernel]) -> NotFoundError:
     from swiftlet.image.kernel.profile import PROFILES
 
-    if text in PROFILES or not kernels:
+    if text in PROFILES or not kernels or not text:
         profile = text if text in PROFILES else "server"
         told = f"no kernel of profile {text} is built" if text else "no kernel is built"
         return NotFoundError(told, f"`swiftlet kernel build --profile {profile}` builds one")
-    names = sorted({name for kernel in kernels for name in names_of(kernel)})
+    names = sorted({name for kernel in kernels for name in names_of(kernel) if not _is_hidden(name)})
     return NotFoundError(
         f"no kernel {text}", f"there are: {', '.join(names)}; `swiftlet kernel ls` shows their digests"
     )
