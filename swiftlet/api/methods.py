@@ -71,6 +71,7 @@ class Methods:
             "StoreVerify": Method(p.StoreVerify, self._worker("store_verify", streams=True), streams=True),
             "StoreGc": Method(p.StoreGc, self._worker("store_gc")),
             "KernelBuild": Method(p.KernelBuild, self.kernel_build, streams=True),
+            "KernelTrim": Method(p.KernelTrim, self.kernel_trim, streams=True),
             "Kernels": Method(p.Nothing, self._worker("kernels")),
             "Kernel": Method(p.OneKernel, self._worker("kernel")),
             "KernelDiff": Method(p.KernelDiff, self._worker("kernel_diff")),
@@ -252,6 +253,11 @@ class Methods:
         """Build a kernel, or find that it is there."""
         asked = msgspec.to_builtins(given)
         return Reply(await _with_progress(call, lambda tell: self._node.kernels.build(asked, tell)))
+
+    async def kernel_trim(self, call: Call, given: parameters.KernelTrim) -> Reply:
+        """Derive a kernel from checks."""
+        asked = msgspec.to_builtins(given)
+        return Reply(await _with_progress(call, lambda tell: self._node.kernels.trim(asked, tell)))
 
     def _worker(self, operation: str, *, streams: bool = False) -> Callable[[Call, Any], Awaitable[Reply]]:
         async def method(call: Call, given: Any) -> Reply:

@@ -165,6 +165,19 @@ class KernelBuild(msgspec.Struct, forbid_unknown_fields=True):
     fragments: tuple[Fragment, ...] = ()
 
 
+class KernelTrim(msgspec.Struct, forbid_unknown_fields=True):
+    """workloads: as of `Run`. profile, source, fragments: of the start, as of `KernelBuild`. compare: a profile."""
+
+    workloads: tuple[dict[str, Any], ...] = ()
+    gate: bool = False
+    profile: str = "full"
+    source: str | None = None
+    fragments: tuple[Fragment, ...] = ()
+    name: str = "derived"
+    budget: int = 12
+    compare: str = "server"
+
+
 class OneKernel(msgspec.Struct, forbid_unknown_fields=True):
     """A kernel by the name of its profile, its digest or the beginning of that."""
 

@@ -391,6 +391,12 @@ def _kernels(name: str) -> Callable[[Work], dict[str, Any]]:
     return operation
 
 
+def _kernel_trim(work: Work) -> dict[str, Any]:
+    from swiftlet.node.derived import kernel_trim
+
+    return kernel_trim(work)
+
+
 KERNEL_OPERATIONS = ("kernel_build", "kernels", "kernel", "kernel_diff", "kernel_explain", "kernel_remove")
 
 OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
@@ -409,6 +415,7 @@ OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "doctor": _doctor,
     "check_program": _check_program,
     **{name: _kernels(name) for name in KERNEL_OPERATIONS},
+    "kernel_trim": _kernel_trim,
     "image_build": _image_build,
 }
 
