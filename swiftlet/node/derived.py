@@ -21,6 +21,7 @@ from swiftlet.gate.program import program
 from swiftlet.image.kernel import build, configuration, derived, footprint, kept, profile, trim
 from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.kept import Kernel
+from swiftlet.image.kernel.make import Make
 from swiftlet.image.kernel.source import DEBIAN, Source, source_at
 from swiftlet.image.kernel.trim import Check
 from swiftlet.image.tree import materialise
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 KEPT = "kept"
 """The fragment of what stays whatever runs."""
 
-KNOWN = "base"
-"""The fragment of what every guest needs: it is tried away last, and so is what the gate is known to need."""
+KNOWN = "net"
+"""The smallest profile with a network: what it has is tried away last, and so is what the gate is known to need."""
 
 SERVED = "# A volume of this host's is served to the guest.\nCONFIG_FUSE_FS=y\nCONFIG_VIRTIO_FS=y\n"
 """A trial has a copy of the volumes and no server of them, so what that takes is kept where there are any."""
@@ -72,9 +73,10 @@ def kernel_trim(work: Work) -> dict[str, Any]:
         os.makedirs(state, exist_ok=True)
         waiting = functools.partial(work.progress, "wait", "another derivation from these checks runs", 0, 0)
         with kept.locked(state, waiting=waiting):
+            last = _last(source, f"{state}/known")
             result = trim.trim(
                 source, start, stays, check, cache, state,
-                last=_last(), name=name, budget=asked["budget"], about=about, progress=work.progress,
+                last=last, name=name, budget=asked["budget"], about=about, progress=work.progress,
             )  # fmt: skip
         derived.save(result, name, [each for each, _ in checks])
         return {"derived": {**_told(result), "compared": _compared(work, source, result, compared, check)}}
@@ -94,10 +96,11 @@ def _kept(workloads: Sequence[Workload]) -> list[Wanted]:
     return list(configuration.merged(texts).values())
 
 
-def _last() -> set[str]:
-    """What guests are known to need."""
-    base = configuration.read_fragment(profile.shipped(KNOWN), f"{KNOWN}.config")
-    return {each.symbol for each in base if each.value != "n"}.union(*NEEDS.values())
+def _last(source: Source, folder: str) -> set[str]:
+    """What guests are known to need. folder: where the profile is configured. Raises KernelError."""
+    requests = profile.requests_of(profile.profile_named(KNOWN)).values()
+    values = configuration.read(build.settled(Make(source, folder), list(requests)))
+    return {symbol for symbol, value in values.items() if value == "y"}.union(*NEEDS.values())
 
 
 def _checks(work: Work, workloads: Sequence[Workload]) -> tuple[list[tuple[str, Check]], str]:

@@ -16,10 +16,8 @@ from typing import Any, NamedTuple
 from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.derive import Evidence
 from swiftlet.image.kernel.journal import Run
-from swiftlet.image.kernel.kept import BOOT_FILE, Kernel
+from swiftlet.image.kernel.kept import BOOT_FILE, DERIVED_FILE, Kernel
 from swiftlet.image.kernel.trace import Phase
-
-FILE = "derived.json"
 
 _RAN = {
     Phase.INIT: "ran when the kernel started, and was given up",
@@ -116,7 +114,7 @@ def save(result: Result, name: str, checks: Sequence[str]) -> None:
         "dropped": [each._asdict() for each in result.dropped],
     }
     timed = {each.symbol: each.milliseconds for each in result.options if each.milliseconds is not None}
-    write(f"{result.kernel.folder}/{FILE}", json.dumps(rows, indent=1))
+    write(f"{result.kernel.folder}/{DERIVED_FILE}", json.dumps(rows, indent=1))
     write(f"{result.kernel.folder}/{BOOT_FILE}", json.dumps({"options": timed}))
 
 
@@ -130,7 +128,7 @@ def write(path: str, text: str) -> None:
 def read(kernel: Kernel) -> dict[str, Any] | None:
     """What is kept of a kernel's derivation; None for one that was not derived."""
     try:
-        with open(f"{kernel.folder}/{FILE}") as file:
+        with open(f"{kernel.folder}/{DERIVED_FILE}") as file:
             found = json.load(file)
     except (OSError, ValueError):
         return None

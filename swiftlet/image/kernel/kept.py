@@ -36,6 +36,9 @@ LINES = "vmlinux.lines"
 BOOT_FILE = "boot.json"
 """Beside a kernel: milliseconds of its start by option, where somebody has measured them."""
 
+DERIVED_FILE = "derived.json"
+"""Beside a kernel that was derived: the evidence (`derived`)."""
+
 _KEPT_REQUESTS = 16
 """Builds that a kernel remembers having been asked for by."""
 
@@ -113,14 +116,19 @@ def listed(cache: str) -> list[Kernel]:
 
 
 def general(cache: str) -> list[Kernel]:
-    """The kernels that were built for a profile, the newest first: what was derived is for one workload."""
+    """Those that anybody may get who names none, the newest first: what was derived is for one workload."""
+    return [each for each in listed(cache) if not _is_derived_only(each)]
+
+
+def _is_derived_only(kernel: Kernel) -> bool:
     from swiftlet.image.kernel.profile import PROFILES
 
-    return [each for each in kernels_of(cache) if {name.partition("+")[0] for name in names_of(each)} & {*PROFILES}]
+    names = {name.partition("+")[0] for name in names_of(kernel)}
+    return os.path.exists(f"{kernel.folder}/{DERIVED_FILE}") and not names & {*PROFILES}
 
 
 def kernel_named(cache: str, text: str) -> Kernel:
-    """A kernel by its name (the newest of it), its digest, or the digest's beginning; "" is the newest of a profile.
+    """A kernel by its name (the newest of it), its digest, or the digest's beginning; "" is the newest general one.
 
     Raises NotFoundError that says what builds it, InputError for a beginning that several have.
     """

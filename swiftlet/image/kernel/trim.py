@@ -252,8 +252,8 @@ class _Derivation:
         number = len(self.journal.runs)
         if number >= self.budget:
             raise _SpentError
-        known = next((run.off for run in reversed(self.journal.runs) if run.passed), ())
-        what = candidates.question(added, removed, known, self.options)
+        off = next((run.off for run in reversed(self.journal.runs) if run.passed), ())
+        what = candidates.question(added, removed, off, self.options)
         self.progress("ask", f"run {number} of at most {self.budget - 1}: {what}", number, 0)
         run = self.tried(settled, what)
         self.journal.note_run(run)
