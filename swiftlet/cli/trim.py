@@ -25,7 +25,11 @@ def trim(parsed: Parsed) -> int:
     check_one_form(parsed, "kernel trim")
     with Client() as client:
         asked = _asked(parsed, client)
-        found = last_of(client, "KernelTrim", asked, quiet=parsed.on("quiet"))["derived"]
+        try:
+            found = last_of(client, "KernelTrim", asked, quiet=parsed.on("quiet"))["derived"]
+        except KeyboardInterrupt:
+            sys.stderr.write("broken off; the same command goes on where it was\n")
+            raise
     if parsed.on("json"):
         print_json(found)
     elif parsed.on("quiet"):

@@ -53,5 +53,6 @@ def test_the_evidence_stays_with_the_kernel(tmp_path: Path) -> None:
 def test_a_kernel_that_was_not_derived_has_none(tmp_path: Path) -> None:
     kernel = Kernel(str(tmp_path), "ab", "6.1", 5, 1.0)
     assert derived.read(kernel) is None
-    (tmp_path / kept.DERIVED_FILE).write_text("{")
-    assert derived.read(kernel) is None
+    for damaged in ("{", "[]", '{"runs": []}'):
+        (tmp_path / kept.DERIVED_FILE).write_text(damaged)
+        assert derived.read(kernel) is None

@@ -120,3 +120,21 @@ def test_what_a_volume_needs_is_kept_though_no_trial_runs_it():
         return {each.symbol for each in derived._kept([Workload(("a@1",), volumes=volumes)])}
 
     assert kept(Volume("/a", "/b")) - kept() == {"CONFIG_FUSE_FS", "CONFIG_VIRTIO_FS"}
+
+
+def test_explain_tells_what_is_known_of_an_option_of_a_derived_kernel(node, capsys):
+    answer = {
+        "value": "n", "chain": [], "objects": None, "bytes": None, "milliseconds": None, "definitions": [],
+        "evidence": {"told": "dropped because run 3 passed without it", "place": "", "run": 3, "bytes": 4096,
+                     "milliseconds": 1.25},
+    }  # fmt: skip
+    node.answers["KernelExplain"] = answer
+    assert cli.main(["kernel", "explain", "NUMA", "web"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "derived: dropped because run 3 passed without it",
+        "it had, in the full kernel: 4KiB, 1.25 ms of its start",
+    ]
+    kept = {**answer["evidence"], "told": "kept because mm/numa.c:7 ran", "bytes": None, "milliseconds": None}
+    node.answers["KernelExplain"] = {**answer, "value": "y", "evidence": kept}
+    assert cli.main(["kernel", "explain", "NUMA", "web"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "derived: kept because mm/numa.c:7 ran"

@@ -132,7 +132,7 @@ def read(kernel: Kernel) -> dict[str, Any] | None:
             found = json.load(file)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and {"runs", "options", "dropped"} <= found.keys() else None
 
 
 def evidence_of(symbol: str, saved: Mapping[str, Any]) -> dict[str, Any] | None:

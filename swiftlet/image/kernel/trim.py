@@ -238,6 +238,7 @@ class _Derivation:
             with open(path) as file:
                 return configuration.read(file.read())
         except FileNotFoundError:
+            self.progress("settle", "what the kernel's own tools make of what is asked for", 0, 0)
             text = build.settled(self.make, asked)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             write(path, text)
