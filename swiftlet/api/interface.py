@@ -138,6 +138,46 @@ type KernelOption (
   help: string
 )
 
+# One kernel of a derivation. off: how many options the full kernel had more. why: how it failed, "" if it passed.
+type KernelRun (
+  number: int,
+  what: string,
+  configuration: string,
+  kernel: string,
+  passed: bool,
+  why: string,
+  bytes: int,
+  boot_ms: float,
+  seconds: float,
+  off: int
+)
+
+# boot_ms: until the first workload's process was there, emulated, of the derived kernel and of the profile's.
+type KernelCompared (
+  profile: string,
+  kernel: KernelLine,
+  boot_ms: float,
+  profile_boot_ms: float,
+  only_derived: []KernelPart
+)
+
+type KernelPart (symbol: string, bytes: ?int)
+
+# complete: whether everything was tried within the budget. counts: of instructions, lines, files and options that ran.
+type KernelDerived (
+  kernel: KernelLine,
+  full: KernelLine,
+  complete: bool,
+  kept: int,
+  dropped: int,
+  runs: []KernelRun,
+  counts: [string]int,
+  compared: KernelCompared
+)
+
+# Why an option of a derived kernel is there or gone: run passed without it, or failed without it and others.
+type KernelEvidence (told: string, place: string, run: ?int, bytes: ?int, milliseconds: ?float)
+
 # A disk image. bytes: its length, of which disk_bytes take room. digest: SHA-256.
 type DiskImage (format: string, path: string, bytes: int, disk_bytes: int, digest: string)
 
@@ -238,6 +278,20 @@ method KernelBuild(profile: string, source: ?string, fragments: ?[]Fragment) -> 
 # A distribution's kernel (a bzImage), with the folder of its modules.
 method KernelImport(path: string, modules: ?string, name: ?string) -> (kernel: KernelLine, reused: bool)
 
+# Kernels are built and tried until none of the checks' options can go, or budget kernels were built; the same call goes
+# on where an earlier one was broken off. gate: what `guest check` checks is one of the checks. compare: a profile that
+# is built and started beside the result.
+method KernelTrim(
+  workloads: ?[]object,
+  gate: ?bool,
+  profile: ?string,
+  source: ?string,
+  fragments: ?[]Fragment,
+  name: ?string,
+  budget: ?int,
+  compare: ?string
+) -> (progress: ?Progress, derived: ?KernelDerived)
+
 method Kernels() -> (kernels: []KernelLine)
 
 # By the name of a profile (the newest of it), or the beginning of a digest.
@@ -261,7 +315,8 @@ method KernelExplain(option: string, kernel: ?string) -> (
   selected_by: []string,
   objects: ?int,
   bytes: ?int,
-  milliseconds: ?float
+  milliseconds: ?float,
+  evidence: ?KernelEvidence
 )
 
 method KernelRemove(kernel: string) -> (kernel: KernelLine, bytes: int)

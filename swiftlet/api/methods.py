@@ -72,6 +72,7 @@ class Methods:
             "StoreGc": Method(p.StoreGc, self._worker("store_gc")),
             "KernelBuild": Method(p.KernelBuild, self.kernel_build, streams=True),
             "KernelImport": Method(p.KernelImport, self._worker("kernel_import")),
+            "KernelTrim": Method(p.KernelTrim, self.kernel_trim, streams=True),
             "Kernels": Method(p.Nothing, self._worker("kernels")),
             "Kernel": Method(p.OneKernel, self._worker("kernel")),
             "KernelDiff": Method(p.KernelDiff, self._worker("kernel_diff")),
@@ -265,6 +266,11 @@ class Methods:
             return bootprofile.profile(self._guests, self._node.workers, workload, tell)
 
         return Reply({"profile": await _with_progress(call, work)})
+
+    async def kernel_trim(self, call: Call, given: parameters.KernelTrim) -> Reply:
+        """Derive a kernel from checks."""
+        asked = msgspec.to_builtins(given)
+        return Reply(await _with_progress(call, lambda tell: self._node.kernels.trim(asked, tell)))
 
     def _worker(self, operation: str, *, streams: bool = False) -> Callable[[Call, Any], Awaitable[Reply]]:
         async def method(call: Call, given: Any) -> Reply:

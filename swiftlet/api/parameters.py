@@ -176,6 +176,19 @@ class KernelImport(msgspec.Struct, forbid_unknown_fields=True):
     name: str | None = None
 
 
+class KernelTrim(msgspec.Struct, forbid_unknown_fields=True):
+    """workloads: as of `Run`. profile, source, fragments: of the start, as of `KernelBuild`. compare: a profile."""
+
+    workloads: tuple[dict[str, Any], ...] = ()
+    gate: bool = False
+    profile: str = "full"
+    source: str | None = None
+    fragments: tuple[Fragment, ...] = ()
+    name: str = "derived"
+    budget: int = 12
+    compare: str = "server"
+
+
 class OneKernel(msgspec.Struct, forbid_unknown_fields=True):
     """A kernel by the name of its profile, its digest or the beginning of that."""
 

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import os
 import select
-import subprocess
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from swiftlet.api.client import Client
+from swiftlet.gate.program import PORT
 from swiftlet.gate.verdict import Circumstances, line_of
-from swiftlet.model.error import HostError, SwiftletError, WireError
+from swiftlet.model.error import SwiftletError, WireError
 
 if TYPE_CHECKING:
     from typing import Any
 
     from swiftlet.cli.progress import Progress
-
-PORT = 8080
 
 SILENCE_SECONDS = 180.0
 """A guest that says nothing for so long is given up; a check that hangs is killed in the guest long before."""
@@ -36,22 +34,6 @@ class Heard(NamedTuple):
 
     lines: list[str]
     circumstances: Circumstances
-
-
-def host_lines(program: str, *words: str) -> list[str]:
-    """What the program says on this host. Raises HostError when it cannot be run."""
-    try:
-        done = subprocess.run([program, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise HostError(f"the checks cannot be run on this host: {error.strerror}") from None
-    if done.returncode > 1:
-        raise HostError(f"the checks cannot be run on this host: {done.stderr.strip() or done.returncode}")
-    return done.stdout.splitlines()
-
-
-def host_page(program: str) -> bytes:
-    """The page that the program serves."""
-    return subprocess.run([program, "page"], check=True, capture_output=True, stdin=subprocess.DEVNULL).stdout
 
 
 class Listener:

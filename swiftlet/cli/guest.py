@@ -41,14 +41,15 @@ def check(parsed: Parsed) -> int:
 
 def _verdicts(parsed: Parsed, client: Client, progress: Progress) -> list[Verdict]:
     from swiftlet.cli import gate
+    from swiftlet.gate.program import host_lines, host_page
     from swiftlet.gate.verdict import COMPARED, MEASURED, judge, said_by
 
     without = _numbers(parsed)
     program = _program(client, progress)
-    names = _names(gate.host_lines(program, "list"), parsed)
+    names = _names(host_lines(program, "list"), parsed)
     both = [name for name in names if name.partition(".")[0] in (COMPARED, MEASURED)]
-    host = said_by(gate.host_lines(program, "run", "--only", ",".join(both))) if both else {}
-    listener = gate.Listener(client, gate.host_page(program), progress, len(names))
+    host = said_by(host_lines(program, "run", "--only", ",".join(both))) if both else {}
+    listener = gate.Listener(client, host_page(program), progress, len(names))
     workload = workload_of(parsed, program, names, without)
     heard = listener.run(workload)
     circumstances = heard.circumstances
@@ -92,7 +93,7 @@ def _numbers(parsed: Parsed) -> list[str]:
 
 def workload_of(parsed: Parsed, program: str, names: list[str], without: list[str]) -> dict[str, Any]:
     """The guest: the program alone, as the options say; its page is published where there is a bridge to do it on."""
-    from swiftlet.cli.gate import PORT
+    from swiftlet.gate.program import PORT
     from swiftlet.gate.verdict import WEB
 
     command = [program, "run", "--only", ",".join(names)]

@@ -7,8 +7,9 @@ import sys
 
 from swiftlet.api.client import Client
 from swiftlet.cli.options import JSON, Command, Option, Parsed, check_one_form
-from swiftlet.cli.progress import Progress
-from swiftlet.cli.table import age_text, print_json, print_table, printable, size_text
+from swiftlet.cli.progress import last_of
+from swiftlet.cli.table import age_text, print_json, print_list, printable, size_text
+from swiftlet.cli.trim import COMMAND as TRIM
 from swiftlet.model.error import InputError
 
 TYPE_CHECKING = False
@@ -23,14 +24,12 @@ def build(parsed: Parsed) -> int:
     check_one_form(parsed, "kernel build")
     parameters: dict[str, Any] = {
         "profile": parsed.one("profile", DEFAULT_PROFILE),
-        "fragments": [_fragment(given) for given in parsed.many("config")],
+        "fragments": [fragment(given) for given in parsed.many("config")],
     }
     if parsed.on("source"):
         parameters["source"] = _absolute(parsed.one("source"))
-    answer: dict[str, Any] = {}
-    with Client() as client, Progress(quiet=parsed.on("quiet")) as progress:
-        for answer, _, _ in client.stream("KernelBuild", parameters):
-            progress.show(answer.get("progress"))
+    with Client() as client:
+        answer = last_of(client, "KernelBuild", parameters, quiet=parsed.on("quiet"))
     kernel = answer["kernel"]
     if parsed.on("json"):
         print_json({**kernel, "reused": answer["reused"]})
@@ -43,7 +42,7 @@ def build(parsed: Parsed) -> int:
     return 0
 
 
-def _fragment(given: str) -> dict[str, str]:
+def fragment(given: str) -> dict[str, str]:
     """A fragment of the caller's own, read here because the daemon has another folder; else one of swiftlet's."""
     if "/" not in given and not given.endswith(".config"):
         return {"name": given}
@@ -87,13 +86,8 @@ def ls(parsed: Parsed) -> int:
     check_one_form(parsed, "kernel ls")
     with Client() as client:
         kernels = client.call("Kernels")[0]["kernels"]
-    if parsed.on("json"):
-        print_json(kernels)
-    elif parsed.on("quiet"):
-        sys.stdout.write("".join(f"{kernel['digest']}\n" for kernel in kernels))
-    else:
-        titles = ("KERNEL", "PROFILE", "VERSION", "OPTIONS", "VMLINUX", "BZIMAGE", "BUILT")
-        print_table(titles, [_line(kernel) for kernel in kernels])
+    titles = ("KERNEL", "NAMES", "VERSION", "OPTIONS", "VMLINUX", "BZIMAGE", "BUILT")
+    print_list(parsed, kernels, "digest", titles, _line)
     return 0
 
 
@@ -180,11 +174,19 @@ def explain(parsed: Parsed) -> int:
     for depth, step in enumerate(found["chain"]):
         source = f"  [{step['source']}]" if step["source"] else ""
         lines.append("  " * depth + f"{step['symbol']}={step['value']}: {step['why']}{source}")
+    lines += _evidence(found["evidence"], on=found["value"] != "n") if found.get("evidence") else []
     lines += _costs(found) if found["value"] != "n" else []
     for definition in found["definitions"]:
         lines += _definition(definition)
     sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     return 0
+
+
+def _evidence(evidence: dict[str, Any], *, on: bool) -> list[str]:
+    """What a derivation knows of the option; of one that is gone, what it was worth in the full kernel."""
+    size = size_text(evidence["bytes"]) if evidence["bytes"] is not None else "no object files of its own"
+    time = f", {evidence['milliseconds']:.3g} ms of its start" if evidence["milliseconds"] is not None else ""
+    return [f"derived: {evidence['told']}", *([] if on else [f"it had, in the full kernel: {size}{time}"])]
 
 
 def _costs(found: dict[str, Any]) -> list[str]:
@@ -241,6 +243,7 @@ COMMANDS = (
         ),
         about="Minutes the first time; the same again is found at once, and one that was broken off goes on.",
     ),
+    TRIM,
     Command(
         "kernel import",
         "Take a distribution's kernel for machines.",

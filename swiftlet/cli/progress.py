@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from swiftlet.api.client import Client
+
 PATIENCE = 0.3
 
 LINE_SECONDS = 20.0
@@ -80,6 +82,15 @@ class Progress:
         count = _count(done, total, stage in _BYTES)
         text = " ".join(str(step.get("text", "")).split())
         self._bar.update(self._tasks[stage], completed=done, total=total, text=text, count=count)
+
+
+def last_of(client: Client, method: str, parameters: dict[str, Any], *, quiet: bool = False) -> dict[str, Any]:
+    """A stream's last answer; the ones before it are shown as progress. Raises what the daemon names."""
+    answer: dict[str, Any] = {}
+    with Progress(quiet=quiet) as progress:
+        for answer, _, _ in client.stream(method, parameters):
+            progress.show(answer.get("progress"))
+    return answer
 
 
 def left_text(step: dict[str, Any], elapsed: float) -> str:

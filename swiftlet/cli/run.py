@@ -49,7 +49,7 @@ def workload_of(parsed: Parsed, client: Client, command: str = "run") -> dict[st
             raise InputError(f"{command}: -t needs the name of a template, not {template!r}", TERMINAL)
     workload = declared(parsed, os.environ, os.getcwd())
     if parsed.on("file"):
-        workload = combine(_read_file(parsed.one("file"), client), workload)
+        workload = combine(read_file(parsed.one("file"), client), workload)
     if parsed.on("from"):
         return workload
     if not workload.get("templates"):
@@ -61,7 +61,8 @@ def workload_of(parsed: Parsed, client: Client, command: str = "run") -> dict[st
     return workload
 
 
-def _read_file(path: str, client: Client) -> dict[str, Any]:
+def read_file(path: str, client: Client) -> dict[str, Any]:
+    """A workload file as a workload, which the daemon makes of its text. Raises InputError."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(1 << 20)

@@ -7,7 +7,10 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    from swiftlet.cli.options import Parsed
 
 _DAY = 86400
 _UNITS = (
@@ -25,6 +28,22 @@ _UNITS = (
 def print_table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Aligned columns with three spaces between them."""
     sys.stdout.write(table(titles, rows))
+
+
+def print_list(
+    parsed: Parsed,
+    rows: list[dict[str, Any]],
+    key: str,
+    titles: tuple[str, ...],
+    line: Callable[[dict[str, Any]], tuple[str, ...]],
+) -> None:
+    """A listing in the form that was asked for: JSON, with -q the `key` of each, else a table."""
+    if parsed.on("json"):
+        print_json(rows)
+    elif parsed.on("quiet"):
+        sys.stdout.write("".join(f"{row[key]}\n" for row in rows))
+    else:
+        print_table(titles, [line(row) for row in rows])
 
 
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

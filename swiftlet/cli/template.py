@@ -7,8 +7,8 @@ import sys
 
 from swiftlet.api.client import Client
 from swiftlet.cli.options import JSON, Command, Option, Parsed, check_one_form
-from swiftlet.cli.progress import Progress
-from swiftlet.cli.table import print_json, print_table, printable, size_text
+from swiftlet.cli.progress import last_of
+from swiftlet.cli.table import print_json, print_list, print_table, printable, size_text
 from swiftlet.cli.workload import template_path
 from swiftlet.model.error import CorruptError, InputError
 
@@ -22,12 +22,7 @@ def ls(parsed: Parsed) -> int:
     check_one_form(parsed, "template ls")
     with Client() as client:
         templates = client.call("Templates")[0]["templates"]
-    if parsed.on("json"):
-        print_json(templates)
-    elif parsed.on("quiet"):
-        sys.stdout.write("".join(f"{template['reference']}\n" for template in templates))
-    else:
-        print_table(("TEMPLATE", "FILES", "SIZE", "SOURCE", "DESCRIPTION"), [_line(each) for each in templates])
+    print_list(parsed, templates, "reference", ("TEMPLATE", "FILES", "SIZE", "SOURCE", "DESCRIPTION"), _line)
     return 0
 
 
@@ -143,12 +138,8 @@ def _corrupt(told: str, repaired: bool) -> CorruptError:
 
 
 def _last(method: str, parameters: dict[str, Any], parsed: Parsed) -> dict[str, Any]:
-    """A stream's last answer; the ones before it are shown as progress."""
-    answer: dict[str, Any] = {}
-    with Client() as client, Progress(quiet=parsed.on("quiet")) as progress:
-        for answer, _, _ in client.stream(method, parameters):
-            progress.show(answer.get("progress"))
-    return answer
+    with Client() as client:
+        return last_of(client, method, parameters, quiet=parsed.on("quiet"))
 
 
 def _read_lock(path: str) -> Any:

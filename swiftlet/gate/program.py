@@ -21,6 +21,9 @@ SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 NAME = "guest-check"
 
+PORT = 8080
+"""Where the program serves its page in a guest."""
+
 FLAGS = ("-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-ffp-contract=off")
 """-ffp-contract=off: host and guest must round alike, whatever a compiler thinks of fused operations."""
 
@@ -71,3 +74,19 @@ def _compile(sources: list[str], folder: str) -> None:
             raise HostError(f"the checks cannot be compiled: {told[0]}", _HINT)
         os.makedirs(folder, exist_ok=True)
         os.rename(f"{work}/{NAME}", f"{folder}/{NAME}")
+
+
+def host_lines(program: str, *words: str) -> list[str]:
+    """What the program says on this host. Raises HostError when it cannot be run."""
+    try:
+        done = subprocess.run([program, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise HostError(f"the checks cannot be run on this host: {error.strerror}") from None
+    if done.returncode > 1:
+        raise HostError(f"the checks cannot be run on this host: {done.stderr.strip() or done.returncode}")
+    return done.stdout.splitlines()
+
+
+def host_page(program: str) -> bytes:
+    """The page that the program serves."""
+    return subprocess.run([program, "page"], check=True, capture_output=True, stdin=subprocess.DEVNULL).stdout

@@ -1,8 +1,9 @@
 """A machine for one trial of a kernel: boots a workload, sees whether it does what it is to do, and is gone.
 
 It belongs to no node: no control group, no network of the host's, no record. What it answers to is reached through
-QEMU's own network in user space, from which nothing else can be reached. With `trace`, QEMU writes down the code that
-it translates, which under emulation is all the code that runs (`image.kernel.trace`).
+QEMU's own network in user space, from which nothing else can be reached. QEMU has a user of its own, no capability and
+its own system call filter, gets its files as descriptors, and ends with whoever tries. With `trace`, it writes down the
+code that it translates, which under emulation is all the code that runs (`image.kernel.trace`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import socket
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -23,8 +25,15 @@ from swiftlet.model.bundle import FIRST_DESCRIPTOR
 CARD = Card(qemu.CARD, "10.0.2.15", 24, "10.0.2.2")
 """The place on QEMU's own network that its guests are given."""
 
+USER = 2_147_479_552
+"""QEMU's user and group for trials: in no range of systemd's UIDS-GIDS, nor in those of guests (node/prepare.py)."""
+
+_SETPRIV = "/usr/bin/setpriv"
+_APART = ("--reuid", str(USER), "--regid", str(USER), "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")
+
 DEADLINE_SECONDS = 60.0
 STOP_SECONDS = 10.0
+ANSWER_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 0.05
 _CONSOLE_LINES = 12
 _MOST_KEPT = 1 << 20
@@ -33,25 +42,29 @@ _MOST_KEPT = 1 << 20
 class Trial(NamedTuple):
     """What is to be tried. orders: see `guest.orders.start`, with CARD for the network.
 
-    kernel, images: paths. ports: of the guest, each of which must answer a request for `/`; without any, the
-    workload must end by itself with code 0. trace: path of a log of all translated code, "" for none. words: what the
-    kernel is told besides.
+    kernel, images: paths. ports: of the guest, each of which must answer a request for each of `paths`; without any,
+    the workload must end by itself with code 0. ends: it must do so when it has answered, too. trace: path of a log of
+    all translated code, "" for none. words: what the kernel is told besides. counter_khz: see `qemu.Settings`.
     """
 
     kernel: str
     images: tuple[str, ...]
     orders: str
     ports: tuple[int, ...] = ()
+    paths: tuple[str, ...] = ("/",)
+    ends: bool = False
     memory: int = 256 << 20
     processors: int = 1
     accelerator: str = "tcg"
+    counter_khz: int = 0
     trace: str = ""
     words: str = ""
     seconds: float = DEADLINE_SECONDS
 
 
 class Verdict(NamedTuple):
-    """How a trial went. why: "" when it passed. output: of the workload; console: of the kernel.
+    """How a trial went. why: "" when it passed. output: of the workload; console: of the kernel. answer: of the first
+    port to the first request, as it came.
 
     boot_ms: from QEMU's start until the workload's process was there, -1 when it never was. whole_ms: until
     everything had been seen and the machine was gone.
@@ -63,6 +76,7 @@ class Verdict(NamedTuple):
     whole_ms: float
     output: str
     console: str
+    answer: bytes = b""
 
 
 class _Seen:
@@ -74,6 +88,7 @@ class _Seen:
         self.failed = ""
         self.code: int | None = None
         self.closed = False
+        self.answers: dict[int, bytes] = {}
         self._line = b""
 
     def take(self, data: bytes, elapsed_ms: float) -> None:
@@ -100,7 +115,10 @@ def run(trial: Trial) -> Verdict:
         begin = time.monotonic()
         with ExitStack() as ends:
             given = [_end_of(name, theirs, folder, ends) for name in settings.descriptors]
-            stack.callback(_end, _spawn(argv(settings, forwarded, trial.trace), given))
+            files = [_opened(path, ends) for path in (trial.kernel, *trial.images)]
+            files += [_log(trial.trace, ends)] if trial.trace else []
+            words = argv(_by_descriptor(settings), forwarded, _path_of(settings, len(files) - 1) if trial.trace else "")
+            stack.callback(_end, _spawn(apart(words, os.geteuid() == 0), [*given, *files]))
         theirs.close()
         seen = _Seen()
         why = _watch(trial, sock, forwarded, seen, begin) or _stopped(trial, sock, seen, begin)
@@ -114,10 +132,41 @@ def run(trial: Trial) -> Verdict:
             round(whole, 1),
             _text(f"{folder}/output"),
             _text(f"{folder}/console"),
+            seen.answers.get(trial.ports[0], b"") if trial.ports else b"",
         )
 
 
-def argv(settings: qemu.Settings, forwarded: dict[int, int], trace: str) -> list[str]:
+def apart(words: Sequence[str], root: bool) -> list[str]:
+    """QEMU's command line under what takes its rights away; nobody but root can make it another user. Pure."""
+    return [_SETPRIV, "--pdeathsig", "KILL", "--no-new-privs", *(_APART if root else ()), *words]
+
+
+def _opened(path: str, stack: ExitStack) -> int:
+    """A file for QEMU, whose user reaches no folder of the cache."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _log(path: str, stack: ExitStack) -> int:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, fd)
+    if os.geteuid() == 0:
+        os.fchown(fd, USER, USER)
+    return fd
+
+
+def _path_of(settings: qemu.Settings, place: int) -> str:
+    """What QEMU opens to have a file that comes after its descriptors: rights to the file count, not to its folders."""
+    return f"/proc/self/fd/{FIRST_DESCRIPTOR + len(settings.descriptors) + place}"
+
+
+def _by_descriptor(settings: qemu.Settings) -> qemu.Settings:
+    images = tuple(_path_of(settings, 1 + place) for place in range(len(settings.images)))
+    return settings._replace(kernel=_path_of(settings, 0), images=images)
+
+
+def argv(settings: qemu.Settings, forwarded: Mapping[int, int], trace: str) -> list[str]:
     """QEMU's command line. forwarded: port of the guest -> port of this host. Pure."""
     bus = "device" if settings.type == "microvm" else "pci"
     forwards = "".join(f",hostfwd=tcp:127.0.0.1:{host}-:{guest}" for guest, host in forwarded.items())
@@ -140,6 +189,7 @@ def _settings(trial: Trial) -> qemu.Settings:
         images=trial.images,
         descriptors=descriptors,
         shares=0,
+        counter_khz=trial.counter_khz,
         debug=" ".join(filter(None, ("nokaslr" if trial.trace else "", trial.words))),
     )
 
@@ -167,13 +217,13 @@ def _spawn(words: list[str], given: list[int]) -> int:
         numbers = range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + len(given))
         actions += [(os.POSIX_SPAWN_DUP2, number + 100, number) for number in numbers]  # none is overwritten before use
         actions += [(os.POSIX_SPAWN_CLOSE, number + 100) for number in numbers]
-        return os.posix_spawn(words[0], words, dict(os.environ), file_actions=actions, setpgroup=0)
+        return os.posix_spawn(words[0], words, {}, file_actions=actions)  # in this group, to be killed along with it
     finally:
         for fd in high:
             os.close(fd)
 
 
-def _watch(trial: Trial, sock: socket.socket, forwarded: dict[int, int], seen: _Seen, begin: float) -> str:
+def _watch(trial: Trial, sock: socket.socket, forwarded: Mapping[int, int], seen: _Seen, begin: float) -> str:
     """Until the workload has done what it is to do: "", or why it will not."""
     silent = set(trial.ports)
     orders = trial.orders.encode()
@@ -183,8 +233,8 @@ def _watch(trial: Trial, sock: socket.socket, forwarded: dict[int, int], seen: _
         if seen.failed:
             return f"the machine could not be set up: {seen.failed}"
         if seen.started:
-            silent = {port for port in silent if not _answers(forwarded[port])}
-        if trial.ports and not silent:
+            silent = {port for port in silent if not _answers(port, forwarded[port], trial.paths, seen)}
+        if trial.ports and not silent and not trial.ends:
             return ""
         if seen.code is not None:
             return "" if not silent and not seen.code else f"the workload ended with code {seen.code}"
@@ -224,14 +274,26 @@ def _stopped(trial: Trial, sock: socket.socket, seen: _Seen, begin: float) -> st
     return "" if seen.closed else "the machine does not end"
 
 
-def _answers(port: int) -> bool:
-    """Whether anything comes back: QEMU takes connections whether or not its guest does."""
+def _answers(port: int, forwarded: int, paths: Sequence[str], seen: _Seen) -> bool:
+    """Whether anything comes back from a port for each path: QEMU takes connections whether or not its guest does."""
+    for path in paths:
+        if not (answer := _answer(forwarded, path)):
+            return False
+        seen.answers.setdefault(port, answer)
+    return True
+
+
+def _answer(port: int, path: str) -> bytes:
+    """What a port of this host answers; b"" for nothing, or not within ANSWER_SECONDS."""
+    found, until = b"", time.monotonic() + ANSWER_SECONDS
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
-            connection.sendall(b"GET / HTTP/1.0\r\nHost: guest\r\n\r\n")
-            return bool(connection.recv(1))
+        with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as connection:
+            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: guest\r\nConnection: close\r\n\r\n".encode())
+            while len(found) < _MOST_KEPT and time.monotonic() < until and (data := connection.recv(1 << 16)):
+                found += data
     except OSError:
-        return False
+        pass
+    return found
 
 
 def _free_port() -> int:

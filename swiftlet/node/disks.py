@@ -11,7 +11,7 @@ from swiftlet.guest import standalone
 from swiftlet.image.disk import build, formats, plan
 from swiftlet.image.disk.ovf import Appliance
 from swiftlet.image.disk.root import make_root
-from swiftlet.image.kernel.kept import Kernel, kernel_named, kernels_of, values_of
+from swiftlet.image.kernel.kept import Kernel, general, kernel_named, values_of
 from swiftlet.image.machine import LOWERS, machine_tree
 from swiftlet.image.tree import materialise
 from swiftlet.model.bundle import Bundle, Rootfs
@@ -73,7 +73,7 @@ def kernel_for(cache: str, name: str, firmware: Sequence[str], *, compressed: bo
     Raises NotFoundError, InputError for one that does not.
     """
     if not name:
-        found = next((kernel for kernel in kernels_of(cache) if not _lacking(kernel, firmware, compressed)), None)
+        found = next((kernel for kernel in general(cache) if not _lacking(kernel, firmware, compressed)), None)
         if found is None:
             raise NotFoundError("no kernel that starts from a disk has been built here", f"`{_BUILD}` builds one")
         return found

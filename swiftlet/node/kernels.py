@@ -7,7 +7,7 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from swiftlet.image.kernel import build, configuration, footprint, foreign, kconfig, kept, profile
+from swiftlet.image.kernel import build, configuration, derived, footprint, foreign, kconfig, kept, profile
 from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.explain import Configuration
 from swiftlet.image.kernel.kept import Kernel
@@ -17,9 +17,6 @@ from swiftlet.store.guard import Guard
 
 if TYPE_CHECKING:
     from swiftlet.node.pull import Work
-
-BOOT_FILE = "boot.json"
-"""Beside a kernel: milliseconds of its start by option, where somebody has measured them."""
 
 _TINY = ("kernel/configs/tiny-base.config", "kernel/configs/tiny.config", "arch/x86/configs/tiny.config")
 """What tinyconfig asks for: its files, of which a tree has some."""
@@ -64,7 +61,7 @@ def requested(name: str, fragments: Iterable[Mapping[str, Any]]) -> tuple[str, l
 
 def kernels(work: Work) -> dict[str, Any]:
     """All kernels, the newest first."""
-    return {"kernels": [kernel.told() for kernel in kept.kernels_of(work.layout.cache)]}
+    return {"kernels": [kernel.told() for kernel in kept.listed(work.layout.cache)]}
 
 
 def kernel(work: Work) -> dict[str, Any]:
@@ -105,6 +102,7 @@ def kernel_explain(work: Work) -> dict[str, Any]:
     explained = _configuration(found, values, options or {}, work.parameters["kernel"] or "")
     objects = footprint.read(found.folder)
     cost = footprint.cost_of(symbol, objects, values) if objects and symbol in values else None
+    saved = derived.read(found)
     return {
         "kernel": found.told(),
         "option": symbol,
@@ -115,6 +113,7 @@ def kernel_explain(work: Work) -> dict[str, Any]:
         "objects": cost.objects if cost else None,
         "bytes": cost.bytes if cost else None,
         "milliseconds": _milliseconds(found, symbol),
+        "evidence": derived.evidence_of(symbol, saved) if saved else None,
     }
 
 
@@ -169,7 +168,7 @@ def _milliseconds(found: Kernel, symbol: str) -> float | None:
     import json
 
     try:
-        with open(f"{found.folder}/{BOOT_FILE}") as file:
+        with open(f"{found.folder}/{kept.BOOT_FILE}") as file:
             measured = json.load(file)["options"].get(symbol)
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None

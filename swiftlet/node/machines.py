@@ -151,7 +151,7 @@ class Machines:
         cache = self._layout.cache
         if name:
             return kept.kernel_named(cache, name)
-        kernels = kept.kernels_of(cache)
+        kernels = kept.general(cache)
         if not kernels:
             raise NotFoundError("no kernel has been built here", "swiftlet kernel build   (about 5 minutes, once)")
         for profile in _PREFERRED:
@@ -169,10 +169,7 @@ class Machines:
 
     def _counter_khz(self) -> int:
         if self._counter is None:
-            try:
-                self._counter = tsc.frequency_khz()
-            except OSError:
-                self._counter = 0
+            self._counter = counter_khz()
         return self._counter
 
     @property
@@ -182,6 +179,14 @@ class Machines:
             verdict = canary.try_kvm()
             self._accelerator = ("kvm" if verdict.works else "tcg", verdict.detail)
         return self._accelerator
+
+
+def counter_khz() -> int:
+    """How fast the host's time stamp counter counts, 0 where that is not known."""
+    try:
+        return tsc.frequency_khz()
+    except OSError:
+        return 0
 
 
 def told_to(bundle: Bundle, machine: Machine, attached: Attached | None, files: Mapping[str, str]) -> dict[str, str]:

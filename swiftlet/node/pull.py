@@ -397,6 +397,12 @@ def _kernels(name: str) -> Callable[[Work], dict[str, Any]]:
     return operation
 
 
+def _kernel_trim(work: Work) -> dict[str, Any]:
+    from swiftlet.node.derived import kernel_trim
+
+    return kernel_trim(work)
+
+
 KERNEL_OPERATIONS = (
     "kernel_build",
     "kernel_import",
@@ -423,6 +429,7 @@ OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "doctor": _doctor,
     "check_program": _check_program,
     **{name: _kernels(name) for name in KERNEL_OPERATIONS},
+    "kernel_trim": _kernel_trim,
     "image_build": _image_build,
     "boot_watch": _boot_watch,
 }

@@ -46,6 +46,9 @@ _EXCLUSIVE = frozenset(("stack", "resolve", "component", "explain", "image_build
 _BUILDS = frozenset(("kernel_build",))
 """Operations that use every processor for minutes: one at a time, and never in the way of a resolution."""
 
+_LEAVE_BUILDS = _BUILDS | {"kernel_trim"}
+"""Operations that leave half a build behind when they are killed. A derivation waits for others at each of its own."""
+
 
 def no_progress(progress: dict[str, Any]) -> None:
     """A Progress that nobody watches."""
@@ -111,7 +114,7 @@ class Workers:
 def _sweep(layout: Layout, operation: str) -> None:
     """Remove what a worker left that was killed."""
     sweep(layout)
-    if operation in _BUILDS:
+    if operation in _LEAVE_BUILDS:
         from swiftlet.image.kernel import kept
 
         kept.sweep(layout.cache, SWEEP_SECONDS)
@@ -232,6 +235,11 @@ class Kernels:
         if asked["source"] and os.path.isdir(asked["source"]):
             key = object()  # a tree that somebody works on may have changed since the other build began
         return await self._sharing.join(key, progress, lambda tell: self._workers.run("kernel_build", asked, tell))
+
+    async def trim(self, asked: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """Have a kernel derived; two that ask for the same share its state, and so do the work together."""
+        key: object = ("trim", msgspec.json.encode(asked))
+        return await self._sharing.join(key, progress, lambda tell: self._workers.run("kernel_trim", asked, tell))
 
 
 class Roots:

@@ -198,7 +198,7 @@ def test_the_program_serves_its_page_and_then_leaves():
         [program(), "run", "--only", "web", "--serve", str(port)], stdout=subprocess.PIPE, text=True
     ) as guest:
         assert guest.stdout and json.loads(guest.stdout.readline()) == {"ready": "web.page", "port": port}
-        wanted = gate.host_page(program())
+        wanted = gate_program.host_page(program())
         assert len(wanted) == 262144 and wanted.startswith(b"<!doctype html>")
         assert gate.compare_page("127.0.0.1", port, wanted) == ""
         assert json.loads(guest.stdout.readline())["ok"] and guest.wait(10) == 0

@@ -58,3 +58,26 @@ def test_what_was_found_stays_when_the_budget_ends() -> None:
     with pytest.raises(TimeoutError):
         search.remove(groups, passes, removed)
     assert removed == ["a"]
+
+
+@given(OPTIONS, st.data())
+def test_all_goes_that_nothing_needs_also_where_most_is_needed(
+    groups: list[tuple[int, ...]], data: st.DataObject
+) -> None:
+    every = {each for group in groups for each in group}
+    needed = data.draw(st.sets(st.sampled_from(sorted(every)))) if every else set()
+    removed: list[int] = []
+    search.remove_each(groups, lambda less: not needed & set(less), removed)
+    assert set(removed) == every - needed
+
+
+def test_where_most_is_needed_each_group_is_asked_about_before_any_is_halved() -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def passes(less: tuple[str, ...]) -> bool:
+        asked.append(less)
+        return not {"a", "d"} & {*less}
+
+    removed: list[str] = []
+    search.remove_each([("a", "b"), ("c",), ("d",)], passes, removed)
+    assert asked == [("a", "b"), ("c",), ("c", "d"), ("c", "a"), ("c", "b")] and removed == ["c", "b"]

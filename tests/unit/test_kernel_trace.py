@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from swiftlet.image.kernel import trace
@@ -98,3 +100,10 @@ def test_code_that_is_given_up_after_the_start_is_told_apart() -> None:
     assert 0xFFFFFFFF81E12345 in found and 0xFFFFFFFF81F00000 not in found
     with pytest.raises(KernelError, match="_sinittext"):
         trace.init_text("ffffffff81000000 T _text\n")
+
+
+def test_of_several_logs_the_one_counts_in_which_a_process_ran_before(tmp_path: Path) -> None:
+    kernel, process = "0xffffffff81000000:  nop\n", "0x0000000000401000:  nop\n"
+    (tmp_path / "0.log").write_text(f"0xffffffff81000010:  nop\n{process}{kernel}")
+    (tmp_path / "1.log").write_text(kernel)
+    assert trace.executed_in(str(tmp_path)) == {0xFFFFFFFF81000010: False, 0xFFFFFFFF81000000: True}

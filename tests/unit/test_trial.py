@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
 from swiftlet.guest import qemu, trial
+from swiftlet.model.bundle import FIRST_DESCRIPTOR
 
 SEEN = b"started\nexited 3\n"
 
@@ -38,3 +42,39 @@ def test_what_a_guest_invents_is_no_report() -> None:
     seen = trial._Seen()
     seen.take(b"exited \xff\nexited -1\nfailed \nnonsense\n" + b"x" * (2 << 20), 1.0)
     assert seen.code is None and not seen.started and len(seen._line) <= trial._MOST_KEPT
+
+
+def test_qemu_ends_with_whoever_tries_and_is_a_user_of_its_own_where_that_can_be() -> None:
+    words = trial.apart(["qemu", "-x"], True)
+    assert words[:4] == ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--no-new-privs"] and words[-2:] == ["qemu", "-x"]
+    assert {"--reuid", "--clear-groups", "--bounding-set=-all"} <= {*words}
+    assert "--reuid" not in trial.apart(["qemu"], False)
+
+
+def test_qemu_gets_its_files_as_descriptors_after_its_channels() -> None:
+    found = trial._by_descriptor(settings())
+    first = FIRST_DESCRIPTOR + len(found.descriptors)
+    assert found.kernel == f"/proc/self/fd/{first}"
+    assert found.images == (f"/proc/self/fd/{first + 1}", f"/proc/self/fd/{first + 2}")
+    assert not any("/k/" in word or "/i/" in word for word in trial.argv(found, {}, ""))
+
+
+def test_a_port_has_answered_when_something_came_back_for_each_path() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port, asked = listener.getsockname()[1], []
+
+        def serve() -> None:
+            for _ in range(3):
+                peer, _ = listener.accept()
+                asked.append(peer.recv(4096).split()[1])
+                peer.sendall(b"page" if asked[-1] == b"/" else b"")
+                peer.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        seen = trial._Seen()
+        assert trial._answers(80, port, ("/",), seen) and seen.answers == {80: b"page"}
+        assert not trial._answers(80, port, ("/", "/quit"), trial._Seen())
+        thread.join()
+    assert asked == [b"/", b"/", b"/quit"]
+    assert not trial._answers(80, port, ("/",), seen)

@@ -142,7 +142,7 @@ class Configuration:
 
 
 def _place(wanted: Wanted) -> str:
-    return f"{wanted.fragment}:{wanted.line}"
+    return f"{wanted.fragment}:{wanted.line}" if wanted.line else wanted.fragment  # derived: no fragment has it
 
 
 def _at(option: Option) -> str:

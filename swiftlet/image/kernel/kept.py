@@ -37,6 +37,12 @@ LINES = "vmlinux.lines"
 
 INITRAMFS = "initramfs"
 
+BOOT_FILE = "boot.json"
+"""Beside a kernel: milliseconds of its start by option, where somebody has measured them."""
+
+DERIVED_FILE = "derived.json"
+"""Beside a kernel that was derived: the evidence (`derived`)."""
+
 _KEPT_REQUESTS = 16
 """Builds that a kernel remembers having been asked for by."""
 
@@ -83,8 +89,9 @@ class Kernel(NamedTuple):
 
     def told(self) -> dict[str, Any]:
         """As JSON, for whoever asks from outside."""
-        members = self._asdict()
-        return {**members, "vmlinux": self.vmlinux, "bzimage": self.bzimage, "names": names_of(self)}
+        members, names = self._asdict(), [name for name in names_of(self) if not _is_hidden(name)]
+        name = names[-1] if names else ""
+        return {**members, "name": name, "vmlinux": self.vmlinux, "bzimage": self.bzimage, "names": names}
 
 
 def kernel_of(cache: str, digest: str) -> Kernel | None:
@@ -128,14 +135,36 @@ def kernels_of(cache: str) -> list[Kernel]:
     return sorted(found, key=lambda kernel: (-kernel.built_ns, kernel.digest))
 
 
+def _is_hidden(name: str) -> bool:
+    """A kernel that was only tried has a name with a dot in front, as hidden files do."""
+    return name.startswith(".")
+
+
+def listed(cache: str) -> list[Kernel]:
+    """The kernels that people asked for, the newest first: those that were only tried are left out."""
+    return [each for each in kernels_of(cache) if not names_of(each) or not all(map(_is_hidden, names_of(each)))]
+
+
+def general(cache: str) -> list[Kernel]:
+    """Those that anybody may get who names none, the newest first: what was derived is for one workload."""
+    return [each for each in listed(cache) if not _is_derived_only(each)]
+
+
+def _is_derived_only(kernel: Kernel) -> bool:
+    from swiftlet.image.kernel.profile import PROFILES
+
+    names = {name.partition("+")[0] for name in names_of(kernel)}
+    return os.path.exists(f"{kernel.folder}/{DERIVED_FILE}") and not names & {*PROFILES}
+
+
 def kernel_named(cache: str, text: str) -> Kernel:
-    """A kernel by a profile's name (the newest of it), its digest, or the digest's beginning; "" is the newest.
+    """A kernel by its name (the newest of it), its digest, or the digest's beginning; "" is the newest general one.
 
     Raises NotFoundError that says what builds it, InputError for a beginning that several have.
     """
     kernels = kernels_of(cache)
-    if not text and kernels:
-        return kernels[0]
+    if not text and (found_general := general(cache)):
+        return found_general[0]
     found = [(when, kernel) for kernel in kernels for name, when in _names(kernel) if name == text]
     if found:
         return max(found, key=lambda each: each[0])[1]
@@ -153,11 +182,11 @@ def kernel_named(cache: str, text: str) -> Kernel:
 def _unknown(text: str, kernels: list[Kernel]) -> NotFoundError:
     from swiftlet.image.kernel.profile import PROFILES
 
-    if text in PROFILES or not kernels:
+    if text in PROFILES or not kernels or not text:
         profile = text if text in PROFILES else "server"
         told = f"no kernel of profile {text} is built" if text else "no kernel is built"
         return NotFoundError(told, f"`swiftlet kernel build --profile {profile}` builds one")
-    names = sorted({name for kernel in kernels for name in names_of(kernel)})
+    names = sorted({name for kernel in kernels for name in names_of(kernel) if not _is_hidden(name)})
     return NotFoundError(
         f"no kernel {text}", f"there are: {', '.join(names)}; `swiftlet kernel ls` shows their digests"
     )

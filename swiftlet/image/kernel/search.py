@@ -33,6 +33,18 @@ def remove(groups: Sequence[Group[T]], passes: Callable[[tuple[T, ...]], bool], 
             waiting[:0] = [[options[: len(options) // 2]], [options[len(options) // 2 :]]]
 
 
+def remove_each(groups: Sequence[Group[T]], passes: Callable[[tuple[T, ...]], bool], removed: list[T]) -> None:
+    """The same where most is needed: each group as a whole first, and only then the halves of those that were."""
+    split: list[Group[T]] = []
+    for group in groups:
+        if group and passes((*removed, *group)):
+            removed += group
+        elif len(group) > 1:
+            split += [group[: len(group) // 2], group[len(group) // 2 :]]
+    if split:
+        remove_each(split, passes, removed)
+
+
 def add(groups: Sequence[Group[T]], passes: Callable[[tuple[T, ...]], bool], added: list[T]) -> None:
     """Put into `added` groups with which everything passes, given that it does with all of them.
 

@@ -80,6 +80,16 @@ def executed(lines: Iterable[str]) -> dict[int, bool]:
     return low | found
 
 
+def executed_in(folder: str) -> dict[int, bool]:
+    """The same of all logs in a folder, each of one start of the kernel. Raises OSError."""
+    found: dict[int, bool] = {}
+    for name in sorted(os.listdir(folder)):
+        with open(f"{folder}/{name}", errors="replace") as file:
+            for address, process in executed(file).items():
+                found[address] = process or found.get(address, False)
+    return found
+
+
 def init_text(system_map: str) -> range:
     """Where the code is that is given up after the kernel's start, by System.map's text. Raises KernelError."""
     ends = dict(re.findall(r"^([0-9a-f]+) \w (_sinittext|_einittext)$", system_map, re.MULTILINE))

@@ -5,6 +5,7 @@
 3. If it does not, groups of what the full kernel had more are given back until it does.
 4. What is not proven is taken away, all, half, menu by menu: of what was given back, of what nothing ran of, and of
    what ran only before there was a process.
+5. That code ran does not say that it is needed: so what ran is tried away too, last what guests are known to need.
 
 Every answer is in the journal before the next question, and a kernel that was built is in the cache: a derivation that
 was killed at any moment goes on where it was. `budget` bounds the kernels that are built, the full one included.
@@ -13,15 +14,16 @@ was killed at any moment goes on where it was. `budget` bounds the kernels that 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from swiftlet.image.kernel import build, configuration, derive, footprint, initcalls, kconfig, search, trace
+from swiftlet.image.kernel import build, candidates, configuration, derive, footprint, initcalls, kconfig, search, trace
 from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.derive import Evidence, Requests
+from swiftlet.image.kernel.derived import Dropped, Found, Result, failed_without, first_without, why, write
 from swiftlet.image.kernel.journal import Journal, Run, digest_of
 from swiftlet.image.kernel.kbuild import Tree
 from swiftlet.image.kernel.kept import Kernel, kernel_of, names_of, remove, values_of
@@ -34,15 +36,8 @@ BUDGET = 12
 """Kernels: the full one, the derived one, and ten questions."""
 
 
-START, NAME, RESULT = "trim-start", "trim", "derived"
-"""The names of the kernels that are built: the full one, those that are tried, and what comes out."""
-
-
-_RAN = {
-    Phase.INIT: "ran when the kernel started, and was given up",
-    Phase.BOOT: "ran before the first process",
-    Phase.USE: "ran",
-}
+START, NAME, RESULT = ".trim-start", ".trim", "derived"
+"""The names of the kernels that are built: the full one, those that are tried (which no list shows), what comes out."""
 
 
 class Checked(NamedTuple):
@@ -58,51 +53,17 @@ class Check(Protocol):
     """Runs the workload's checks on a kernel."""
 
     def __call__(self, kernel: Kernel, *, trace: str = "", words: str = "") -> Checked:
-        """trace: where QEMU is to log the code that it translates. words: what the kernel is told besides."""
-
-
-class Found(NamedTuple):
-    """One option of the result. why: what is known of it. place: the line that ran, "" when none did.
-
-    bytes: of the objects that would not be there without it, milliseconds: of their initcalls in the full kernel; None
-    where it has none of its own.
-    """
-
-    symbol: str
-    value: str
-    why: str
-    place: str
-    bytes: int | None
-    milliseconds: float | None
-
-
-class Dropped(NamedTuple):
-    """An option that the full kernel had and the result has not. run: the first that passed without it.
-
-    bytes, milliseconds: as in Found.
-    """
-
-    symbol: str
-    run: int
-    bytes: int | None
-    milliseconds: float | None
-
-
-class Result(NamedTuple):
-    """What a derivation came to. complete: False when the budget ended it. counts: instructions, lines, files."""
-
-    kernel: Kernel
-    full: Kernel
-    requests: list[Wanted]
-    options: list[Found]
-    dropped: list[Dropped]
-    runs: list[Run]
-    counts: Mapping[str, int]
-    complete: bool
+        """trace: a folder for QEMU's logs of the code that it translates. words: what the kernel is told besides."""
 
 
 class _SpentError(Exception):
     """The budget is used up."""
+
+
+def key_of(source: Source, start: Iterable[Wanted], kept: Iterable[Wanted], about: str) -> str:
+    """Of what a derivation is: one that is equal goes on where the other was."""
+    parts = (source.digest, configuration.render(start), configuration.render(kept), about)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def trim(
@@ -113,6 +74,8 @@ def trim(
     cache: str,
     state: str,
     *,
+    last: Iterable[str] = (),
+    name: str = RESULT,
     budget: int = BUDGET,
     about: str = "",
     progress: Progress = no_progress,
@@ -120,41 +83,31 @@ def trim(
 ) -> Result:
     """Derive a kernel from the one that `start` makes.
 
-    kept: requests that stand whatever runs. about: what the checks are, so that no state of others is taken up.
-    Writes STATE/derived.config (a fragment) and STATE/options.json (the evidence) besides the journal.
+    kept: requests that stand whatever runs. last: options that are tried away after all others, because guests are
+    known to need them. name: of the result. about: what the checks are, so that no state of others is taken up.
+    Writes STATE/derived.config (a fragment) besides the journal.
     Raises KernelError when the checks fail on the full kernel, InputError (a state of something else), HostError.
     """
     start, kept = list(start), list(kept)
-    key = hashlib.sha256(
-        "\0".join((source.digest, configuration.render(start), configuration.render(kept), about)).encode()
-    ).hexdigest()
-    work = _Derivation(source, start, kept, check, cache, Journal(state, key), budget, progress, jobs)
+    journal = Journal(state, key_of(source, start, kept, about))
+    work = _Derivation(source, start, kept, set(last), name, check, cache, journal, budget, progress, jobs)
     result = work.result()
-    _write(f"{state}/derived.config", configuration.render(result.requests))
-    rows = {
-        "options": [each._asdict() for each in result.options],
-        "dropped": [each._asdict() for each in result.dropped],
-    }
-    _write(f"{state}/options.json", json.dumps(rows, indent=1))
+    write(f"{state}/derived.config", configuration.render(result.requests))
     return result
-
-
-def _write(path: str, text: str) -> None:
-    with open(f"{path}.new", "w") as file:
-        file.write(text)
-    os.rename(f"{path}.new", path)
 
 
 class _Derivation:
     """The steps, with what all of them take."""
 
     def __init__(
-        self, source: Source, start: list[Wanted], kept: list[Wanted], check: Check, cache: str, journal: Journal,
-        budget: int, progress: Progress, jobs: int,
+        self, source: Source, start: list[Wanted], kept: list[Wanted], last: set[str], name: str, check: Check,
+        cache: str, journal: Journal, budget: int, progress: Progress, jobs: int,
     ) -> None:  # fmt: skip
         self.source = source
         self.start = start
         self.kept = kept
+        self.last = last
+        self.name = name
         self.check = check
         self.cache = cache
         self.journal = journal
@@ -185,15 +138,16 @@ class _Derivation:
         """The evidence of the journal, or that of a run now. Raises KernelError when the checks fail."""
         if self.journal.evidence is not None:
             return self.journal.evidence
-        log = f"{self.journal.folder}/trace.log"
+        logs = f"{self.journal.folder}/traces"
+        shutil.rmtree(logs, ignore_errors=True)
+        os.makedirs(logs)
         begin = time.monotonic()
-        self.progress("check", "everything", 0, self.budget)
-        said = self.check(full, trace=log)
+        self.progress("check", "the full kernel, while its code is logged", 0, 0)
+        said = self.check(full, trace=logs)
         if not said.passed:
             raise KernelError(f"the checks fail on the full kernel: {said.why}", "mend them or start from more options")
         self.progress("read", "what has run", 0, 0)
-        with open(log, errors="replace") as file:
-            addresses = trace.executed(file)
+        addresses = trace.executed_in(logs)
         ran = trace.lines_of(full.folder, addresses, self.source.path)
         evidence = derive.evidence_of(ran.values(), values, Tree(self.source.path, values), self.read)
         files = {place.file for place in ran}
@@ -201,7 +155,8 @@ class _Derivation:
         counts = {"instructions": len(addresses), "lines": len(ran), "files": len(files), "options": len(evidence)}
         run = self.run("everything", values, full, said, begin)
         self.journal.note_trace(evidence.values(), counts, timed, run)
-        os.unlink(log)
+        self.answered(run)
+        shutil.rmtree(logs)
         return evidence
 
     def read(self, path: str) -> str:
@@ -215,48 +170,41 @@ class _Derivation:
     def beyond(self, requests: Requests, values: Mapping[str, str]) -> list[tuple[str, ...]]:
         """What can be asked for and the full kernel had more, by menus."""
         more = [symbol for symbol, value in values.items() if value == "y" and symbol not in requests.wanted]
-        return [group for _, group in _by_menu(filter(requests.can_be_asked, more), self.options)]
+        return [group for _, group in candidates.by_menu(filter(requests.can_be_asked, more), self.options)]
 
     def narrow(
         self, requests: Requests, evidence: Mapping[str, Evidence], full: Kernel, added: list[str], removed: list[str]
     ) -> None:
-        """Put into `added` and `removed` what is to be asked for besides what ran, and what is not."""
-        candidates = self.removable(requests, added, evidence, full)
-        begun = [symbol for groups in candidates[-2:] for group in groups for symbol in group]
-        if self.passes(requests, added, begun):  # if it does, and it may well, nothing larger has to be built
+        """Put into `added` and `removed` what is to be asked for besides what ran, and what is not.
+
+        The boldest question comes first: if its kernel passes, and it may well, nothing larger has to be built.
+        """
+        groups = self.removable(requests, added, evidence, full)
+        if self.passes(requests, added, bold := _flat(groups.first)):
+            removed += bold
+        elif self.passes(requests, added, begun := _flat(groups.first[2:4])):
             removed += begun
         else:
             search.add(self.beyond(requests, self.full), lambda more: self.passes(requests, more, ()), added)
-            candidates = self.removable(requests, added, evidence, full)
-        for groups in candidates:
-            left = [tuple(each for each in group if each not in removed) for group in groups]
+            groups = self.removable(requests, added, evidence, full)
+        for each in groups.first:
+            left = [tuple(symbol for symbol in group if symbol not in removed) for group in each]
             search.remove(left, lambda less: self.passes(requests, added, less), removed)
+        search.remove_each(groups.last, lambda less: self.passes(requests, added, less), removed)
 
     def removable(
         self, requests: Requests, added: Sequence[str], evidence: Mapping[str, Evidence], full: Kernel
-    ) -> list[list[tuple[str, ...]]]:
-        """Might go: what was given back, what nothing ran of, what ran in INIT, what ran in BOOT.
-
-        Each by menus, the largest first.
-        """
+    ) -> candidates.Candidates:
+        """What might go. What is to stay stays with all that it depends on, and so does what goes last."""
         values = self.settled(requests, added, ()).values
-        fixed = self.proven(evidence)
-        on = [symbol for symbol, value in values.items() if value == "y" and symbol not in fixed]
+        on = [symbol for symbol, value in values.items() if value == "y"]
         on = [symbol for symbol in on if derive.can_be_off(self.options.get(symbol, []), values)]
-        given = [symbol for symbol in on if symbol in added]
-        others = [symbol for symbol in on if symbol not in added]
-        unproven = [symbol for symbol in others if symbol not in evidence]
-        by_phase = [
-            [symbol for symbol in others if symbol in evidence and evidence[symbol].phase == phase]
-            for phase in (Phase.INIT, Phase.BOOT)
-        ]
         objects = footprint.read(full.folder) or {}
-        found = []
-        for symbols in (given, unproven, *by_phase):
-            groups = _by_menu(symbols, self.options)
-            groups.sort(key=lambda row: -sum(_bytes(symbol, objects, values) or 0 for symbol in row[1]))
-            found.append([group for _, group in groups])
-        return found
+        used = self.with_needs(symbol for symbol, each in evidence.items() if each.phase == Phase.USE)
+        return candidates.candidates(
+            on, added, evidence, used, self.with_needs(()), self.with_needs(sorted(self.last)),
+            lambda symbol: _bytes(symbol, objects, values) or 0, self.options,
+        )  # fmt: skip
 
     def ask_for_kept(self, requests: Requests) -> None:
         """Ask for what is kept, and so for what that depends on."""
@@ -264,13 +212,12 @@ class _Derivation:
             if each.value != "n":
                 requests.ask(each.symbol, "kept whatever runs", each.fragment, each.line)
 
-    def proven(self, evidence: Mapping[str, Evidence]) -> set[str]:
-        """What was in use or is kept, with all that it depends on."""
+    def with_needs(self, symbols: Iterable[str]) -> set[str]:
+        """Options, and those that are kept, with all that they depend on."""
         requests = Requests(self.options, self.full)
         self.ask_for_kept(requests)
-        for symbol, each in evidence.items():
-            if each.phase == Phase.USE:
-                requests.ask(symbol, "", *each.place)
+        for symbol in symbols:
+            requests.ask(symbol, "", "", 0)
         return {*requests.wanted, *(each.symbol for each in self.kept)}
 
     def settled(self, requests: Requests, added: Iterable[str], removed: Iterable[str]) -> derive.Settled:
@@ -291,9 +238,10 @@ class _Derivation:
             with open(path) as file:
                 return configuration.read(file.read())
         except FileNotFoundError:
+            self.progress("settle", "what the kernel's own tools make of what is asked for", 0, 0)
             text = build.settled(self.make, asked)
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            _write(path, text)
+            write(path, text)
             return configuration.read(text)
 
     def passes(self, requests: Requests, added: Sequence[str], removed: Sequence[str]) -> bool:
@@ -302,11 +250,21 @@ class _Derivation:
         known = self.journal.run_of(digest_of(settled.values))
         if known is not None:
             return known.passed
-        if len(self.journal.runs) >= self.budget:
+        number = len(self.journal.runs)
+        if number >= self.budget:
             raise _SpentError
-        run = self.tried(settled, _what(added, removed))
+        off = next((run.off for run in reversed(self.journal.runs) if run.passed), ())
+        what = candidates.question(added, removed, off, self.options)
+        self.progress("ask", f"run {number} of at most {self.budget - 1}: {what}", number, 0)
+        run = self.tried(settled, what)
         self.journal.note_run(run)
+        self.answered(run)
         return run.passed
+
+    def answered(self, run: Run) -> None:
+        """Tell what became of a run."""
+        how = f"passed with {run.bytes / 1e6:.1f} MB" if run.passed else f"failed: {run.why.splitlines()[0]}"
+        self.progress("answer", f"run {run.number} {how}, after {run.seconds:.0f} s", run.number, 0)
 
     def tried(self, settled: derive.Settled, what: str) -> Run:
         """Build a kernel and let the checks judge it. One that fails is not kept: nobody is to start a guest on it."""
@@ -315,7 +273,7 @@ class _Derivation:
             kernel = build.build(self.source, settled.requests, self.cache, self.progress, self.jobs, NAME)
         except KernelError as error:
             return self.run(what, settled.values, None, Checked(False, str(error), -1), begin)
-        self.progress("check", what, len(self.journal.runs), self.budget)
+        self.progress("check", what, 0, 0)
         said = self.check(kernel)
         if not said.passed:
             self.forget(kernel)
@@ -350,21 +308,17 @@ class _Derivation:
         run = self.journal.run_of(digest_of(settled.values))
         if run is None or not run.passed:
             raise KernelError("no derived kernel has passed the checks", "give it a larger --budget")
-        kernel = build.build(self.source, settled.requests, self.cache, self.progress, self.jobs, RESULT)
+        kernel = build.build(self.source, settled.requests, self.cache, self.progress, self.jobs, self.name)
         for each in self.journal.runs:
             other = kernel_of(self.cache, each.kernel)
             if other is not None and other.digest != kernel.digest:
                 self.forget(other)
+        runs = self.journal.runs
         objects = footprint.read(full.folder) or {}
         gone = sorted(self.full.keys() - settled.values.keys())
-        dropped = [Dropped(each, self.first_without(each), *self.costs(each, objects, self.full)) for each in gone]
+        dropped = [Dropped(each, first_without(each, runs), *self.costs(each, objects, self.full)) for each in gone]
         found = self.found(settled, evidence, footprint.read(kernel.folder) or {})
-        journal = self.journal
-        return Result(kernel, full, settled.requests, found, dropped, journal.runs, journal.counts, complete)
-
-    def first_without(self, symbol: str) -> int:
-        """The number of the first run that passed without an option."""
-        return next(run.number for run in self.journal.runs if run.passed and symbol in run.off)
+        return Result(kernel, full, settled.requests, found, dropped, runs, self.journal.counts, complete)
 
     def found(
         self, settled: derive.Settled, evidence: Mapping[str, Evidence], objects: Mapping[str, footprint.Object]
@@ -373,7 +327,8 @@ class _Derivation:
         kept = {each.symbol for each in self.kept}
         return [
             Found(
-                symbol, value, *_why(symbol, settled, evidence, kept), *self.costs(symbol, objects, settled.values)
+                symbol, value, *why(symbol, settled.reasons, evidence, kept),
+                *self.costs(symbol, objects, settled.values), failed_without(symbol, self.journal.runs),
             )
             for symbol, value in sorted(settled.values.items())
         ]  # fmt: skip
@@ -386,33 +341,8 @@ class _Derivation:
         return _bytes(symbol, objects, values), initcalls.cost_of(symbol, self.journal.initcalls, needs, values)
 
 
-def _what(added: Sequence[str], removed: Sequence[str]) -> str:
-    """A question, for people."""
-    more = f" and {len(added)} options more" if added else ""
-    less = f" but {len(removed)} options, the last of them {removed[-1]}" if removed else ""
-    return f"what has run{more}{less}"
-
-
-def _why(
-    symbol: str, settled: derive.Settled, evidence: Mapping[str, Evidence], kept: Iterable[str]
-) -> tuple[str, str]:
-    """What is known of an option that is on, and where it ran."""
-    ran = evidence.get(symbol)
-    place = f"{ran.place.file}:{ran.place.line}" if ran else ""
-    if symbol in kept:
-        return "kept whatever runs", place
-    if ran:
-        return _RAN[ran.phase], place
-    return settled.reasons.get(symbol, "selected, or by default"), ""
-
-
-def _by_menu(symbols: Iterable[str], options: Mapping[str, list[kconfig.Option]]) -> list[tuple[str, tuple[str, ...]]]:
-    """Symbols by the folder of the file that defines them, at most two deep: fs/ext4, drivers/net, init."""
-    found: dict[str, list[str]] = {}
-    for symbol in symbols:
-        folder = os.path.dirname(options[symbol][0].file) if options.get(symbol) else ""
-        found.setdefault("/".join(folder.split("/")[:2]), []).append(symbol)
-    return [(menu, tuple(group)) for menu, group in sorted(found.items())]
+def _flat(classes: Iterable[candidates.Groups]) -> list[str]:
+    return [symbol for groups in classes for group in groups for symbol in group]
 
 
 def _bytes(symbol: str, objects: Mapping[str, footprint.Object], values: Mapping[str, str]) -> int | None:
