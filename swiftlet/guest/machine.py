@@ -150,6 +150,10 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
     )
 
 
+_OF_ITS_OWN = {"-name", "-kernel", "-initrd", "-append"}
+"""Options of a command line that a clone has not, or with another value."""
+
+
 def check_same(clone: Machine, source: Machine) -> None:
     """Raise ConflictError unless a saved state of `source` is one of this machine: QEMU would fail, or worse, not."""
     compared = (
@@ -171,15 +175,14 @@ def check_same(clone: Machine, source: Machine) -> None:
 
 
 def _comparable(machine: Machine) -> tuple[str, ...]:
-    """The command line but for what may differ: the name, where the memory comes from, what the kernel was told."""
+    """The command line but for what may differ: the name, where the memory comes from, the kernel, which is in it."""
     words = machine.process.argv
     if machine.snapshot:
         words = words[: words.index("-incoming")]
     return tuple(
         word
-        for place, word in enumerate(words)
-        if words[place - 1] not in ("-name", "-append")
-        and not word.startswith(("memory-backend-memfd,", "memory-backend-file,"))
+        for before, word in zip(("", *words), words, strict=False)
+        if not {before, word} & _OF_ITS_OWN and not word.startswith(("memory-backend-memfd,", "memory-backend-file,"))
     )
 
 

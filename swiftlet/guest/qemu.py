@@ -132,7 +132,7 @@ def argv(settings: Settings) -> tuple[str, ...]:
         PROGRAM,
         *_descriptor_sets(settings),
         *_machine(settings),
-        *_kernel(settings),
+        *([] if settings.clone else _kernel(settings)),  # its memory has it
         *_console(settings),
         *_serial_ports(settings),
         *_disks(settings),

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import msgspec
@@ -57,6 +58,7 @@ class Network:
         chosen = os.environ.get("SWIFTLET_POOL", "") if size is None else str(size)
         self._pool = Pool(instance, int(chosen) if chosen.isdigit() else DEFAULT_SIZE)
         self._ports = Ports()
+        self._inserting: dict[str, Future[None]] = {}
 
     def begin(self, adopted: dict[str, tuple[str, Attached]]) -> None:
         """Set up in the background. adopted: id -> (name, place) of the guests that run already."""
@@ -77,33 +79,44 @@ class Network:
     ) -> tuple[Attached, int]:
         """A place on the bridge and the descriptor of its namespace (of a machine's tap), which belongs to the caller.
 
+        A machine's ports may not lead anywhere yet when this returns; it starts meanwhile, and `published` waits.
         Not to be cancelled: what the thread is just making would be lost.
         Raises ConflictError (a port is in use), HostError (no bridge can be had here), InputError.
         """
-        prepared = None if machine else self._pool.take_ready()
+        prepared = self._pool.take_ready(machine=machine)
         if prepared is None:
             prepared = await asyncio.wrap_future(self._pool.take_tap() if machine else self._pool.take())
         attached = _attached(prepared)
         try:
             if ports:
-                attached.ports = await self._publish(guest, name, attached.address, ports)
+                attached.ports = self._publish(guest, name, attached.address, ports)
+            if not machine:
+                await self.published(guest)
         except BaseException:
             os.close(prepared.netns)
             self._pool.release(prepared.number)
             raise
         return attached, prepared.netns
 
-    async def _publish(self, guest: str, name: str, address: str, ports: Sequence[Port]) -> list[Any]:
-        published = self._ports.hold(guest, name, address, ports)
+    async def published(self, guest: str) -> None:
+        """Return when a guest's ports lead to it. Raises HostError; they are nobody's then."""
+        inserting = self._inserting.pop(guest, None)
+        if inserting is None:
+            return
         try:
-            await asyncio.wrap_future(self._pool.run(lambda setting: self._ports.insert(setting, published)))
+            await asyncio.wrap_future(inserting)
         except BaseException:
             self._withdraw(guest)
             raise
+
+    def _publish(self, guest: str, name: str, address: str, ports: Sequence[Port]) -> list[Any]:
+        published = self._ports.hold(guest, name, address, ports)
+        self._inserting[guest] = self._pool.run(lambda setting: self._ports.insert(setting, published))
         return [(port.protocol, port.host_ip, port.host_port, port.guest_port) for port in published]
 
     def detach(self, guest: str, attached: Attached) -> None:
         """Give everything back; the rules go in the background, in order with those that come."""
+        self._inserting.pop(guest, None)
         self._withdraw(guest)
         self._pool.release(attached.number)
 

@@ -59,6 +59,8 @@ class Pool:
         self._instance = instance
         self._size = size
         self._ready: deque[Prepared] = deque()
+        self._taps: deque[Prepared] = deque()
+        self._taps_wanted = 0
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._cooling: deque[tuple[float, int]] = deque()
         self._links: Links | None = None
@@ -81,10 +83,15 @@ class Pool:
         """What the rules are made from; None before the network is set up."""
         return self._setting
 
-    def take_ready(self) -> Prepared | None:
-        """A namespace that is ready, if there is one; the thread then makes another."""
+    def take_ready(self, *, machine: bool = False) -> Prepared | None:
+        """A namespace (or a tap) that is ready, if there is one; the thread then makes another.
+
+        Taps are made ahead from when there was a machine.
+        """
+        if machine:
+            self._taps_wanted = self._size
         try:
-            prepared = self._ready.popleft()
+            prepared = (self._taps if machine else self._ready).popleft()
         except IndexError:
             return None
         self._jobs.put(_nothing)
@@ -95,8 +102,8 @@ class Pool:
         return self._take(lambda: self._ready.popleft() if self._ready else self._make())
 
     def take_tap(self) -> Future[Prepared]:
-        """A tap for a machine, made now. The future raises HostError, OSError."""
-        return self._take(lambda: self._make(machine=True))
+        """A tap for a machine, made now or ready just then. The future raises HostError, OSError."""
+        return self._take(lambda: self._taps.popleft() if self._taps else self._make(machine=True))
 
     def _take(self, make: Callable[[], Prepared]) -> Future[Prepared]:
         result: Future[Prepared] = Future()
@@ -133,9 +140,14 @@ class Pool:
                 return
             self._do(job)
             self._cool_down()
-            while self._jobs.empty() and not self._closing and len(self._ready) < self._size and self._links:
-                if not self._do(self._refill):
+            while self._jobs.empty() and not self._closing and self._links and (make := self._missing()):
+                if not self._do(make):
                     break
+
+    def _missing(self) -> Callable[[], None] | None:
+        if len(self._ready) < self._size:
+            return self._refill
+        return self._refill_taps if len(self._taps) < self._taps_wanted else None
 
     def _do(self, job: Callable[[], None]) -> bool:
         try:
@@ -211,6 +223,9 @@ class Pool:
     def _refill(self) -> None:
         self._ready.append(self._make())
 
+    def _refill_taps(self) -> None:
+        self._taps.append(self._make(machine=True))
+
     @staticmethod
     def _make_for(result: Future[Prepared], make: Callable[[], Prepared]) -> None:
         if not result.set_running_or_notify_cancel():
@@ -275,10 +290,11 @@ class Pool:
 
     def _tear_down(self, remove: bool) -> None:
         gone = [number for _, number in self._cooling]
-        while self._ready:
-            prepared = self._ready.popleft()
+        for prepared in (*self._ready, *self._taps):
             os.close(prepared.netns)
             gone.append(prepared.number)
+        self._ready.clear()
+        self._taps.clear()
         if self._addresses is not None:
             for number in gone:
                 self._addresses.release(number)

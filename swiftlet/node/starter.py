@@ -88,6 +88,11 @@ class Starter:
         """Start a machine and wait until its workload has begun; say what is known of one that does not come to it."""
         kernel = self._machines.files_of(machine.kernel)
         asked = asyncio.ensure_future(self._launcher.request("start", request, fds))
+        try:
+            await self._network.published(guest.id)
+        except BaseException:
+            await self._give_up(guest, asked)
+            raise
         done, _ = await asyncio.wait([asked], timeout=self._ready_seconds)
         if done:
             try:
@@ -95,8 +100,13 @@ class Starter:
             except LaunchError as error:
                 raise diagnose.ended_early(error, guest, machine, kernel) from None
         given_up = await diagnose.not_ready(guest, machine, kernel, self._ready_seconds)
-        await self._launcher.request("kill", {"id": guest.id})
-        await asyncio.wait([asked])
+        await self._give_up(guest, asked)
+        raise given_up
+
+    async def _give_up(self, guest: Guest, asked: asyncio.Future[Answer]) -> None:
+        """End a machine that is being started."""
+        if not asked.done():
+            await self._launcher.request("kill", {"id": guest.id})
+            await asyncio.wait([asked])
         if not asked.exception():
             close_all(asked.result()[1])
-        raise given_up
