@@ -9,7 +9,18 @@ import fcntl
 import os
 import sys
 
-from swiftlet.linux.lean import socket
+from swiftlet.linux import syscall
+from swiftlet.linux.lean import signal, socket
+
+
+def begin(run: str) -> bool:
+    """Become the launcher of the instance with this run folder; False where there is one."""
+    seal_interpreter()
+    syscall.prctl(syscall.PR_SET_NAME, b"swiftlet-launch")
+    syscall.prctl(syscall.PR_SET_DUMPABLE, 0)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    return take_lock(f"{run}/launcher.lock")
 
 
 def seal_interpreter() -> None:
@@ -59,3 +70,13 @@ def listen(path: str) -> socket.socket:
     finally:
         os.close(directory)
     return listener
+
+
+def is_ours(connection: socket.socket) -> bool:
+    """Whether the peer is our own user and in our pid namespace: root in a guest may find the socket in a volume."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    peer, user = (int.from_bytes(credentials[start : start + 4], sys.byteorder) for start in (0, 4))
+    try:
+        return user == os.geteuid() and os.readlink(f"/proc/{peer}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return False  # it has gone, or is of a namespace that cannot be seen from here

@@ -15,12 +15,12 @@ import select
 import sys
 
 from swiftlet.guest import insertion, machinestage, relay, stage
-from swiftlet.guest.begin import listen, seal_interpreter, take_lock
+from swiftlet.guest.begin import begin, is_ours, listen
 from swiftlet.guest.channels import Channels, exit_code
 from swiftlet.guest.logworker import FEW_NETWORKS, LogWorker
-from swiftlet.guest.process import Output, Process, complain, end_unknown_children, exit_of, write_exit
-from swiftlet.guest.spawn import RequestError, Spawner
-from swiftlet.linux import cgroup, mount, namespace, syscall
+from swiftlet.guest.process import Output, Process, end_unknown_children, exit_of, keep_exit, output_of, remove_groups
+from swiftlet.guest.spawn import RequestError, Spawner, described
+from swiftlet.linux import cgroup, mount, namespace
 from swiftlet.linux.channel import Channel
 from swiftlet.linux.lean import signal, socket
 
@@ -75,7 +75,7 @@ class Launcher:
 
     def _accept(self) -> None:
         connection = socket.socket(fileno=self.listener._accept()[0])  # type: ignore[attr-defined]
-        if not _is_ours(connection):
+        if not is_ours(connection):
             connection.close()
             return
         if self.client is not None:
@@ -127,7 +127,7 @@ class Launcher:
         except RequestError as error:
             reply["error"] = {"kind": error.kind, "message": str(error), "hint": error.hint}
         except (OSError, KeyError, TypeError, ValueError) as error:
-            reply["error"] = {"kind": "LaunchError", "message": _described(error), "hint": ""}
+            reply["error"] = {"kind": "LaunchError", "message": described(error), "hint": ""}
         else:
             if answer is None:
                 return  # the reply comes when the program runs
@@ -153,11 +153,11 @@ class Launcher:
         output = None
         try:
             if machine:
-                self._connect_machine(process, guest, parameters, fds)
+                machinestage.connect(process, guest, parameters, fds)
             if bundle["userns"]:
                 guest.userns = namespace.user_namespace(bundle["userns"])
             guest.view = self.spawner.view(bundle)
-            output = self._output(process, guest)
+            output = output_of(process, guest)
             if output is not None and parameters["attach"]:
                 output.attach()
             cgroup.create(process.groups)
@@ -170,7 +170,7 @@ class Launcher:
                 output.close()
             if process.channels is not None:
                 process.channels.close()
-            self._remove_groups(process)
+            remove_groups(process)
             raise
         finally:
             self._close_given(guest, output)
@@ -184,18 +184,6 @@ class Launcher:
             if not process.tty:
                 self._keep_logs(process, output)
         self._await(process)
-
-    def _connect_machine(
-        self, process: Process, guest: stage.Guest, parameters: dict[str, Any], fds: tuple[int, ...]
-    ) -> None:
-        """Make the channels of a virtual machine, and have its process inherit them."""
-        names = guest.bundle["machine"]["descriptors"]
-        try:
-            process.channels = Channels(process.state_dir, names, parameters["orders"], parameters["script"])
-        except ValueError as error:
-            raise RequestError(str(error), "InputError", "pass large inputs in a volume") from None
-        sent = {role: fd for role, fd in zip(parameters["roles"], fds, strict=True) if role in names}
-        guest.given = {**process.channels.given, **sent, "told": process.channels.fileno()}
 
     def _reported(self, process: Process) -> None:
         """A machine's guest has told something: from when its workload runs, the guest does."""
@@ -219,7 +207,7 @@ class Launcher:
             bundle |= {**bundle["machine"]["process"], "tty": parameters["tty"]}
         guest = self.spawner.guest(bundle, parameters["roles"], fds)
         guest.target = target.pidfd
-        output = process.output = self._output(process, guest)
+        output = process.output = output_of(process, guest)
         if bundle["userns"]:
             guest.userns = os.open(f"/proc/{target.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -310,17 +298,6 @@ class Launcher:
             return 0
         guest.netns = guest.owned_netns = self.logs.take_network()
         return namespace.NEWNET if guest.netns < 0 else 0
-
-    def _output(self, process: Process, guest: stage.Guest) -> Output | None:
-        """Pipes for what the process writes, unless it was given descriptors or makes a terminal."""
-        if guest.given_output:
-            return None
-        output = Output(process.tty, process.channels is not None and not process.tty)
-        if output.followed:
-            guest.stdio[1], guest.stdio[2] = output.make_logs(process.state_dir)
-        elif not process.tty:
-            guest.stdio[1], guest.stdio[2] = output.make_pipes()
-        return output
 
     def _keep_logs(self, process: Process, output: Output) -> None:
         """Give a guest's outputs to the log worker. Files are made while the child sets itself up beside it."""
@@ -462,11 +439,11 @@ class Launcher:
         if process.channels is not None:
             leaving = self._end_machine(process, process.channels, leaving)
         if process.running:
-            self._keep_exit(process, leaving)
+            keep_exit(process, leaving)
             self.tell({"event": "exited", "id": process.key, "exec": "", "exit": leaving})
         else:
             self._tell_failed(process, oom=leaving["oom"])
-        self._remove_groups(process)  # before any other request, so the guest can be started again
+        remove_groups(process)  # before any other request, so the guest can be started again
         os.close(process.pidfd)
         del self.guests[process.key]
         output = self.outputs.pop(process.key, None)
@@ -490,13 +467,6 @@ class Launcher:
         channels.close()
         return leaving
 
-    def _keep_exit(self, process: Process, leaving: dict[str, Any]) -> None:
-        """Write exit.json. A full disk, or a folder that has gone, is no reason to end with every other guest."""
-        try:
-            write_exit(process.state_dir, leaving)
-        except OSError as error:
-            complain(f"{process.key}: exit.json: {error}")
-
     def _tell_failed(self, process: Process, *, oom: bool = False) -> None:
         error = process.error or {
             "kind": "LaunchError",
@@ -505,43 +475,14 @@ class Launcher:
         }
         self.tell({"call": process.call, "error": error})
 
-    def _remove_groups(self, process: Process) -> None:
-        if not process.owns_groups:
-            return
-        process.owns_groups = False
-        try:
-            cgroup.remove(process.groups)
-        except OSError as error:
-            complain(str(error))
-
-
-def _is_ours(connection: socket.socket) -> bool:
-    """Whether the peer is our own user and in our pid namespace: root in a guest may find the socket in a volume."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    peer, user = (int.from_bytes(credentials[start : start + 4], sys.byteorder) for start in (0, 4))
-    try:
-        return user == os.geteuid() and os.readlink(f"/proc/{peer}/ns/pid") == os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return False  # it has gone, or is of a namespace that cannot be seen from here
-
-
-def _described(error: Exception) -> str:
-    """An error in words, with the key that a request lacked."""
-    return f"request lacks {error}" if isinstance(error, KeyError) else str(error)
-
 
 def main() -> None:
     """Serve one instance: arguments are the socket to listen on and the folder of the instance's run files.
 
     Returns at once where the instance has a launcher.
     """
-    seal_interpreter()
     path, run = sys.argv[-2:]
-    syscall.prctl(syscall.PR_SET_NAME, b"swiftlet-launch")
-    syscall.prctl(syscall.PR_SET_DUMPABLE, 0)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    if not take_lock(f"{run}/launcher.lock"):
+    if not begin(run):
         return
     mount_point = f"{run}/root"
     os.makedirs(mount_point, exist_ok=True)

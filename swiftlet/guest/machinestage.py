@@ -11,9 +11,17 @@ import stat
 import struct
 
 from swiftlet.guest import stage
+from swiftlet.guest.channels import Channels
+from swiftlet.guest.spawn import RequestError
 from swiftlet.linux import capability, syscall
 from swiftlet.linux.channel import Channel
 from swiftlet.linux.lean import signal, socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from swiftlet.guest.process import Process
 
 _SERVER = "/usr/lib/qemu/virtiofsd"
 _SERVER_CAPABILITIES = (
@@ -34,6 +42,17 @@ _TIOCSCTTY, _TIOCGWINSZ = 0x540E, 0x5413
 
 _HIGH = 500
 """Numbers from here on are out of the way of those that the machine inherits."""
+
+
+def connect(process: Process, guest: stage.Guest, parameters: dict[str, Any], fds: tuple[int, ...]) -> None:
+    """In the launcher: make the channels of a machine, and have its process inherit them. Raises RequestError."""
+    names = guest.bundle["machine"]["descriptors"]
+    try:
+        process.channels = Channels(process.state_dir, names, parameters["orders"], parameters["script"])
+    except ValueError as error:
+        raise RequestError(str(error), "InputError", "pass large inputs in a volume") from None
+    sent = {role: fd for role, fd in zip(parameters["roles"], fds, strict=True) if role in names}
+    guest.given = {**process.channels.given, **sent, "told": process.channels.fileno()}
 
 
 def serve_volumes(guest: stage.Guest) -> None:

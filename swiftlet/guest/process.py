@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from swiftlet.linux import message
+from swiftlet.linux import cgroup, message
 from swiftlet.linux.channel import Channel
 from swiftlet.linux.lean import signal
 
@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from swiftlet.guest import stage
     from swiftlet.guest.channels import Channels
 
 LOGS = ("stdout", "stderr")
@@ -131,6 +132,18 @@ class Output:
             close_all(fds)
 
 
+def output_of(process: Process, guest: stage.Guest) -> Output | None:
+    """Pipes for what a process writes, or its logs themselves; None where it was given descriptors. Raises OSError."""
+    if guest.given_output:
+        return None
+    output = Output(process.tty, process.channels is not None and not process.tty)
+    if output.followed:
+        guest.stdio[1], guest.stdio[2] = output.make_logs(process.state_dir)
+    elif not process.tty:
+        guest.stdio[1], guest.stdio[2] = output.make_pipes()
+    return output
+
+
 def close_all(fds: list[int]) -> None:
     """Close descriptors and forget them."""
     while fds:
@@ -188,6 +201,25 @@ def complain(text: str) -> None:
         os.write(2, f"launcher: {text}\n".encode(errors="replace"))
     except OSError:
         return
+
+
+def keep_exit(process: Process, leaving: dict[str, Any]) -> None:
+    """Write exit.json. A full disk, or a folder that has gone, is no reason to end with every other guest."""
+    try:
+        write_exit(process.state_dir, leaving)
+    except OSError as error:
+        complain(f"{process.key}: exit.json: {error}")
+
+
+def remove_groups(process: Process) -> None:
+    """Remove a guest's control groups, if it has any of its own; what cannot be removed is told in the log."""
+    if not process.owns_groups:
+        return
+    process.owns_groups = False
+    try:
+        cgroup.remove(process.groups)
+    except OSError as error:
+        complain(str(error))
 
 
 def write_exit(state_dir: str, leaving: dict[str, Any]) -> None:

@@ -30,6 +30,11 @@ class RequestError(stage.StageError):
     """A request cannot be met, whoever's fault that is; nothing was started for it."""
 
 
+def described(error: Exception) -> str:
+    """An error in words, with the key that a request lacked."""
+    return f"request lacks {error}" if isinstance(error, KeyError) else str(error)
+
+
 class Spawner:
     """What all children have in common, and the page in which each tells that it executes its command."""
 
