@@ -270,11 +270,24 @@ class Pump:
             if stream is not None and not stream.ended:
                 stream.move()
             elif number in self.consoles:
-                console.cut(self.consoles[number][1])
+                self._cut(self.consoles[number][1])
 
     def _watch_console(self, key: str, fd: int) -> None:
-        self.consoles[inotify.watch_writes(self.inotify, fd)] = key, fd
-        console.cut(fd)
+        """A console that cannot be watched is let grow: all other guests' logs are worth more."""
+        try:
+            self.consoles[inotify.watch_writes(self.inotify, fd)] = key, fd
+        except OSError as error:
+            complain(f"log worker: console of {key}: {error}")
+            os.close(fd)
+        else:
+            self._cut(fd)
+
+    @staticmethod
+    def _cut(fd: int) -> None:
+        try:
+            console.cut(fd)
+        except OSError as error:
+            complain(f"log worker: console: {error}")
 
     def _forget_console(self, key: str) -> None:
         for number, (each, fd) in list(self.consoles.items()):

@@ -55,6 +55,14 @@ static int write_file(char *path, mode_t mode, const char *text)
 	return bad;
 }
 
+// Whether a path has no place here.
+static bool missing(const char *path)
+{
+	int kept = errno, found = access(path, F_OK);
+	errno = kept;
+	return found < 0;
+}
+
 static int enter_root(char *root)
 {
 	for (char **each = (char *[]){"/dev", "/proc", "/sys", 0}; *each; each++) {
@@ -99,7 +107,7 @@ static int set_interface(char **field)
 	return bad;
 }
 
-// Digits that only the host and this guest know, so that two clones never draw the same.
+// Digits that only the host and this guest know, so that the kernels of two clones never draw the same.
 static int add_entropy(const char *digits)
 {
 	struct { int bits, size; char bytes[256]; } given = {4 * strlen(digits), strlen(digits), {0}};
@@ -125,7 +133,7 @@ int obey(char key, char **field)
 		return write_file(field[1], 0644, "") ?: mount(field[0], field[1], 0, MS_BIND, 0);
 	case 'd': return make_folders(field[0], mode, true) ?: chmod(field[0], mode);
 	case 'f': // path, mode, text, whether it may have no place here
-		return write_file(field[0], mode, field[2]) && !*field[3] ? -1 : 0;
+		return write_file(field[0], mode, field[2]) && !(*field[3] && missing(field[0])) ? -1 : 0;
 	case 'l': return unlink(field[1]) < 0 && errno != ENOENT ? -1 : symlink(field[0], field[1]);
 	case 'p': return enter_root(field[0]);
 	case 'h': return sethostname(field[0], strlen(field[0]));

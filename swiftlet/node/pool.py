@@ -90,20 +90,19 @@ class Pool:
         """
         if machine:
             self._taps_wanted = self._size
-        try:
-            prepared = (self._taps if machine else self._ready).popleft()
-        except IndexError:
+        prepared = _popped(self._taps if machine else self._ready)
+        if prepared is None:
             return None
         self._jobs.put(_nothing)
         return prepared
 
     def take(self) -> Future[Prepared]:
         """A namespace that is made now, or was ready just then. The future raises HostError, OSError."""
-        return self._take(lambda: self._ready.popleft() if self._ready else self._make())
+        return self._take(lambda: _popped(self._ready) or self._make())
 
     def take_tap(self) -> Future[Prepared]:
         """A tap for a machine, made now or ready just then. The future raises HostError, OSError."""
-        return self._take(lambda: self._taps.popleft() if self._taps else self._make(machine=True))
+        return self._take(lambda: _popped(self._taps) or self._make(machine=True))
 
     def _take(self, make: Callable[[], Prepared]) -> Future[Prepared]:
         result: Future[Prepared] = Future()
@@ -314,6 +313,14 @@ def _remove_all(links: Links, setting: Setting) -> None:
             firewall.apply(firewall.remove_rules(setting, family))
         except HostError as error:
             log.warning("rules of family %s stay: %s", family, error)
+
+
+def _popped(ready: deque[Prepared]) -> Prepared | None:
+    """The next one, None where there is none: both the loop and the thread take them."""
+    try:
+        return ready.popleft()
+    except IndexError:
+        return None
 
 
 def _nothing() -> None:

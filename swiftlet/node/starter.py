@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import Any
 
 import msgspec
 
 from swiftlet.model.bundle import Bundle, Machine
-from swiftlet.model.error import LaunchError
+from swiftlet.model.error import LaunchError, SwiftletError
 from swiftlet.node import diagnose, hosts, record
 from swiftlet.node.launch import Answer, LauncherClient
 from swiftlet.node.machines import Machines, told_to
@@ -106,7 +107,8 @@ class Starter:
     async def _give_up(self, guest: Guest, asked: asyncio.Future[Answer]) -> None:
         """End a machine that is being started."""
         if not asked.done():
-            await self._launcher.request("kill", {"id": guest.id})
+            with contextlib.suppress(SwiftletError):  # it has just ended, or its launcher has
+                await self._launcher.request("kill", {"id": guest.id})
             await asyncio.wait([asked])
         if not asked.exception():
             close_all(asked.result()[1])
