@@ -48,7 +48,7 @@ def test_memory_that_is_written_is_private():
 
 def test_a_page_that_two_processes_map_is_halved(tmp_path):
     file = tmp_path / "library"
-    file.write_bytes(os.urandom(16 << 20))
+    file.write_bytes(os.urandom(64 << 20))
     begin, go = os.pipe()
     ready, told = os.pipe()
     child = os.fork()
@@ -65,9 +65,9 @@ def test_a_page_that_two_processes_map_is_halved(tmp_path):
     private, shared = memory_of(child)
     os.write(go, b"x")
     os.waitpid(child, 0)
-    assert 7 << 20 < shared - shared_before < 9 << 20
+    assert 29 << 20 < shared - shared_before < 35 << 20  # what others share with both changes too
     assert private - private_before < 4 << 20
-    assert len(kept) == 16 << 20
+    assert len(kept) == 64 << 20
 
 
 def touched(file):
