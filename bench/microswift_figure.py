@@ -22,7 +22,8 @@ BOOTS = (
     ("q35_ready_ms", "our kernel and image,\nsame machine type", "#8d6a9f"),
     ("ours_qemu_ready_ms", "our kernel and image,\nour machine type", "#6bbf59"),
     ("ours_ready_ms", "swiftlet run --as vm,\nas typed", OURS),
-    ("clone_ms", "swiftlet run --from,\nas typed", "#335c81"),
+    ("clone_ms", "a clone instead,\nfrom its launch", "#7796b0"),
+    ("clone_typed_ms", "swiftlet run --from,\nas typed", "#335c81"),
 )
 """Metric, label, colour."""
 
