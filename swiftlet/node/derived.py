@@ -76,9 +76,9 @@ def kernel_trim(work: Work) -> dict[str, Any]:
             last = _last(source, f"{state}/known")
             result = trim.trim(
                 source, start, stays, check, cache, state,
-                last=last, name=name, budget=asked["budget"], about=about, progress=work.progress,
+                last=last, name=name, budget=asked["budget"], about=about, checks=[each for each, _ in checks],
+                progress=work.progress,
             )  # fmt: skip
-        derived.save(result, name, [each for each, _ in checks])
         return {"derived": {**_told(result), "compared": _compared(work, source, result, compared, check)}}
 
 
