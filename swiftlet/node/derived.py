@@ -18,6 +18,7 @@ import msgspec
 
 from swiftlet.gate.options import NEEDS
 from swiftlet.gate.program import program
+from swiftlet.guest import trial
 from swiftlet.image.kernel import build, configuration, derived, footprint, kept, profile, trim
 from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.kept import Kernel
@@ -60,6 +61,7 @@ def kernel_trim(work: Work) -> dict[str, Any]:
         raise InputError("kernel trim: no checks", "give --workload FILE, --gate, or both")
     if asked["budget"] < 2:
         raise InputError("--budget: fewer than 2 kernels derive nothing", "12 are usual; the full one is one of them")
+    trial.check_programs()
     compared = profile.profile_named(asked["compare"])
     _, start = requested(asked["profile"], asked["fragments"])
     cache = work.layout.cache
