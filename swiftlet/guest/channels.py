@@ -80,7 +80,7 @@ class Channels:
         try:
             for name in names:
                 if name in ("monitor", "debugger"):
-                    self.given[name] = _listening(folder, f"{name}.sock")
+                    self.given[name] = listening(folder, f"{name}.sock")
         finally:
             os.close(folder)
 
@@ -141,7 +141,7 @@ class Channels:
         return int(self.sock.fileno())
 
 
-def _listening(folder: int, name: str) -> int:
+def listening(folder: int, name: str) -> int:
     """A listening socket at a name in a folder, whatever an earlier start has left there."""
     try:
         os.unlink(name, dir_fd=folder)

@@ -19,8 +19,10 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from swiftlet.guest import qemu
+from swiftlet.guest.channels import listening
 from swiftlet.guest.orders import Card, order
 from swiftlet.model.bundle import FIRST_DESCRIPTOR
+from swiftlet.model.error import HostError
 
 CARD = Card(qemu.CARD, "10.0.2.15", 24, "10.0.2.2")
 """The place on QEMU's own network that its guests are given."""
@@ -136,6 +138,13 @@ def run(trial: Trial) -> Verdict:
         )
 
 
+def check_programs() -> None:
+    """Raises HostError where a program is missing that trials are made of."""
+    for path, package in ((qemu.PROGRAM, "qemu-system-x86"), (_SETPRIV, "util-linux")):
+        if not os.access(path, os.X_OK):
+            raise HostError(f"no {path} here to try kernels with", f"apt-get install {package}")
+
+
 def apart(words: Sequence[str], root: bool) -> list[str]:
     """QEMU's command line under what takes its rights away; nobody but root can make it another user. Pure."""
     return [_SETPRIV, "--pdeathsig", "KILL", "--no-new-privs", *(_APART if root else ()), *words]
@@ -202,10 +211,12 @@ def _end_of(name: str, orders: socket.socket, folder: str, stack: ExitStack) -> 
         fd = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, fd)
         return fd
-    listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-    listener.bind("")  # a name of the kernel's choice, in no file system: nobody is to come
-    listener.listen(1)
-    return listener.fileno()
+    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    stack.callback(os.close, directory)
+    listener = listening(directory, name)
+    stack.callback(os.close, listener)
+    os.unlink(name, dir_fd=directory)  # nobody is to come; until now nobody else could get into the folder
+    return listener
 
 
 def _spawn(words: list[str], given: list[int]) -> int:

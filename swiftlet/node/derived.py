@@ -18,6 +18,7 @@ import msgspec
 
 from swiftlet.gate.options import NEEDS
 from swiftlet.gate.program import program
+from swiftlet.guest import trial
 from swiftlet.image.kernel import build, configuration, derived, footprint, kept, profile, trim
 from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.kept import Kernel
@@ -60,11 +61,12 @@ def kernel_trim(work: Work) -> dict[str, Any]:
         raise InputError("kernel trim: no checks", "give --workload FILE, --gate, or both")
     if asked["budget"] < 2:
         raise InputError("--budget: fewer than 2 kernels derive nothing", "12 are usual; the full one is one of them")
+    trial.check_programs()
     compared = profile.profile_named(asked["compare"])
     _, start = requested(asked["profile"], asked["fragments"])
     cache = work.layout.cache
-    checks, about = _checks(work, workloads)
-    with Guard(work.layout):  # so that nobody empties the cache meanwhile
+    with Guard(work.layout) as guard:  # so that nobody empties the cache meanwhile
+        checks, about = _checks(work, workloads, guard.directory)
         path = asked["source"] or DEBIAN
         source = source_at(path, cache, lambda: work.progress("unpack", os.path.basename(path), 0, 0))
         stays = _kept(workloads)
@@ -76,9 +78,9 @@ def kernel_trim(work: Work) -> dict[str, Any]:
             last = _last(source, f"{state}/known")
             result = trim.trim(
                 source, start, stays, check, cache, state,
-                last=last, name=name, budget=asked["budget"], about=about, progress=work.progress,
+                last=last, name=name, budget=asked["budget"], about=about, checks=[each for each, _ in checks],
+                progress=work.progress,
             )  # fmt: skip
-        derived.save(result, name, [each for each, _ in checks])
         return {"derived": {**_told(result), "compared": _compared(work, source, result, compared, check)}}
 
 
@@ -103,34 +105,37 @@ def _last(source: Source, folder: str) -> set[str]:
     return {symbol for symbol, value in values.items() if value == "y"}.union(*NEEDS.values())
 
 
-def _checks(work: Work, workloads: Sequence[Workload]) -> tuple[list[tuple[str, Check]], str]:
-    """The checks with their names, and all that they are made of as a text."""
+def _checks(work: Work, workloads: Sequence[Workload], folder: str) -> tuple[list[tuple[str, Check]], str]:
+    """The checks with their names, and all that they are made of as a text. folder: see `_tried`."""
     found: list[tuple[str, Check]] = []
     about: list[str] = []
     for place, workload in enumerate(workloads):
         name = workload.name or f"workload {place + 1}"
-        tried, trees = _tried(work, workload, f"volumes-{place}")
+        tried, trees = _tried(work, workload, f"{folder}/{place}")
         found.append((name, trials.check_of(tried)))
         about += [msgspec.json.encode(msgspec.structs.replace(workload, volumes=())).decode(), *trees]
     if work.parameters["gate"]:
         work.progress("compile", "the gate's checks", 0, 0)
         path = program(work.layout.cache)
-        tried, trees = _tried(work, trials.gate_workload(path), "")
+        tried, trees = _tried(work, trials.gate_workload(path), folder)
         found.append(("gate", trials.gate_of(path, tried._replace(seconds=trials.GATE_SECONDS))))
         about += ["gate", *trees]
     return found, hashlib.sha256("\0".join(about).encode()).hexdigest()
 
 
 def _tried(work: Work, workload: Workload, folder: str) -> tuple[trials.Tried, tuple[str, ...]]:
-    """A workload that is ready to be tried, and the names of its root's trees."""
+    """A workload that is ready to be tried, and the names of its root's trees.
+
+    folder: for the image of its volumes, which is there for as long as kernels are tried with it.
+    """
     with Session(work.layout) as session:
         resolver, _ = work.resolver(session)
         rootfs = materialise(session, resolver.stack(list(workload.templates)))
         work.progress("image", ", ".join(workload.templates), 0, 0)
         accounts = _text(rootfs.lowers[0], "etc/passwd"), _text(rootfs.lowers[0], "etc/group")
-        plain, layered = trials.with_volumes(workload, rootfs, f"{session.directory}/{folder}")
+        plain, layered = trials.with_volumes(workload, rootfs, f"{session.directory}/volumes")
         files = hosts.files(workload.hostname or "trial", trials.ADDRESS, "")
-        return trials.tried(plain, layered, accounts, work.layout.cache, files), layered.trees
+        return trials.tried(plain, layered, accounts, work.layout.cache, files, folder), layered.trees
 
 
 def _text(tree: str, path: str) -> str:

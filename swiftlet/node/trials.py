@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -30,8 +29,9 @@ from swiftlet.image.machine import LOWERS, machine_root
 from swiftlet.linux.cgroup import Layout
 from swiftlet.model.bundle import Bundle, Rootfs
 from swiftlet.model.error import HostError, InputError
-from swiftlet.model.workload import Port, Volume, Workload
+from swiftlet.model.workload import Port, Workload
 from swiftlet.node.machines import LIMITS, NETWORK_SETTINGS, counter_khz
+from swiftlet.node.volumecopy import copy_volume
 
 TRACED_SLOWER = 4
 """By so much a machine may take longer while its code is logged, beyond what any was seen to."""
@@ -46,6 +46,9 @@ _NOWHERE = Layout({"": "/sys/fs/cgroup"}, ("memory", "cpu", "pids"))
 """What is planned for the host's control groups is not carried out: a trial is bounded by its time."""
 
 _HEAD_ENDS = b"\r\n\r\n"
+
+_VOLUMES = "volumes-"
+"""Begins the name of a copy of volumes; those of the store's trees are digests."""
 
 
 class Tried(NamedTuple):
@@ -84,11 +87,14 @@ def tried(
     accounts: tuple[str, str],
     cache: str,
     files: Mapping[str, str],
+    folder: str,
     seconds: float = trial.DEADLINE_SECONDS,
 ) -> Tried:
     """What trials of a workload are made of. accounts: the texts of the root's passwd and group.
 
-    Images that are missing are made. Raises InputError for what a trial cannot do, HostError, FullError, StoreError.
+    folder: for the image of a copy of volumes, which is nobody else's and is to go with the folder. Other images
+    that are missing are made in the cache. Raises InputError for what a trial cannot do, HostError, FullError,
+    StoreError.
     """
     if workload.volumes:
         raise InputError("$.volumes: a trial has none", "put what it needs into its root, as `with_volumes` does")
@@ -96,10 +102,14 @@ def tried(
         raise InputError(f"$.templates: {len(rootfs.lowers)} layers, and a machine takes {LOWERS}", "name fewer")
     images = (
         machine_root(cache).path,
-        *(erofs.image_of(lower, name, cache).path for lower, name in zip(rootfs.lowers, rootfs.trees, strict=True)),
+        *(_image(lower, name, cache, folder) for lower, name in zip(rootfs.lowers, rootfs.trees, strict=True)),
     )
     ports = tuple(port.guest for port in workload.ports if port.protocol == "tcp")
     return Tried(_planned(workload, rootfs, images, accounts), images, files, ports, seconds)
+
+
+def _image(tree: str, name: str, cache: str, folder: str) -> str:
+    return erofs.image_of(tree, name, folder if name.startswith(_VOLUMES) else cache).path
 
 
 def check_of(found: Tried) -> Check:
@@ -158,37 +168,31 @@ def all_of(checks: Sequence[tuple[str, Check]]) -> Check:
 def with_volumes(workload: Workload, rootfs: Rootfs, folder: str) -> tuple[Workload, Rootfs]:
     """A workload without its volumes, and its root with a copy of them on top, made in `folder`.
 
-    All that is copied is root's, as it is now. Raises InputError for what cannot be copied.
+    Owners and modes are kept. Raises InputError for what cannot be copied.
     """
     if not workload.volumes:
         return workload, rootfs
+    os.mkdir(folder, 0o755)
     for place, volume in enumerate(workload.volumes):
         try:
-            _copy(volume, f"{folder}{os.path.normpath(volume.target)}")
-        except (OSError, shutil.Error) as error:
+            copy_volume(volume, folder)
+        except OSError as error:
             raise InputError(f"$.volumes[{place}]: {volume.source} cannot be copied for a trial: {error}") from None
-    name = f"volumes-{digest_of(folder)[:32]}"
+    name = f"{_VOLUMES}{digest_of(folder)[:32]}"
     layered = msgspec.structs.replace(rootfs, lowers=(folder, *rootfs.lowers), trees=(name, *rootfs.trees))
     return msgspec.structs.replace(workload, volumes=()), layered
 
 
-def _copy(volume: Volume, target: str) -> None:
-    os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
-    if os.path.isdir(volume.source):
-        shutil.copytree(volume.source, target, symlinks=True, dirs_exist_ok=True)
-    else:
-        shutil.copy2(volume.source, target)
-
-
 def digest_of(folder: str) -> str:
-    """Of names, modes and contents below a folder. Raises OSError."""
+    """Of names, modes, owners and contents below a folder. Raises OSError."""
     digest = hashlib.sha256()
     for path, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted([*folders, *names]):
             whole = f"{path}/{name}"
             found = os.lstat(whole)
-            digest.update(f"{whole[len(folder) :]}\0{found.st_mode:o}\0".encode(errors="surrogateescape"))
+            about = f"{whole[len(folder) :]}\0{found.st_mode:o}\0{found.st_uid}:{found.st_gid}\0"
+            digest.update(about.encode(errors="surrogateescape"))
             if os.path.islink(whole):
                 digest.update(os.readlink(whole).encode(errors="surrogateescape"))
             elif name in names:

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from swiftlet.cli import main as cli
 from swiftlet.cli.options import InputError
+from swiftlet.guest import qemu
+from swiftlet.model.error import HostError
 from swiftlet.node import derived
 from tests.unit import fakenode
 
@@ -111,6 +114,13 @@ def test_a_derived_kernel_takes_no_profiles_name_and_none_that_hides_it(name):
     with pytest.raises(InputError, match="is no name for a derived kernel"):
         derived._checked_name(name)
     assert derived._checked_name("hello-web") == "hello-web"
+
+
+def test_what_is_missing_to_try_kernels_is_told_before_anything_is_made(monkeypatch):
+    monkeypatch.setattr(qemu, "PROGRAM", "/none/qemu")
+    asked = {"name": "web", "workloads": [], "gate": True, "budget": 2, "compare": "server"}
+    with pytest.raises(HostError, match="no /none/qemu here"):
+        derived.kernel_trim(SimpleNamespace(parameters=asked))  # anything of it that is made needs more than this
 
 
 def test_what_a_volume_needs_is_kept_though_no_trial_runs_it():

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
 
 from swiftlet.guest import qemu, trial
 from swiftlet.model.bundle import FIRST_DESCRIPTOR
+from swiftlet.model.error import HostError
 
 SEEN = b"started\nexited 3\n"
 
@@ -57,6 +63,35 @@ def test_qemu_gets_its_files_as_descriptors_after_its_channels() -> None:
     assert found.kernel == f"/proc/self/fd/{first}"
     assert found.images == (f"/proc/self/fd/{first + 1}", f"/proc/self/fd/{first + 2}")
     assert not any("/k/" in word or "/i/" in word for word in trial.argv(found, {}, ""))
+
+
+def test_qemus_monitor_listens_where_nobody_can_connect(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ExitStack() as stack:
+        fd = trial._end_of("monitor", theirs, str(tmp_path), stack)
+        with socket.socket(fileno=os.dup(fd)) as listener, socket.socket(socket.AF_UNIX) as client:
+            assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            name = listener.getsockname()
+            assert isinstance(name, str) and name  # bytes are a name in no file system, which everybody can connect to
+            assert os.listdir(tmp_path) == []
+            with pytest.raises(FileNotFoundError):
+                client.connect(name)
+
+
+@pytest.mark.parametrize(("place", "package"), [(qemu, "qemu-system-x86"), (trial, "util-linux")])
+def test_a_program_that_is_missing_is_told_with_its_package(
+    place: object, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program"
+    program.write_text("")
+    program.chmod(0o755)
+    monkeypatch.setattr(qemu, "PROGRAM", str(program))
+    monkeypatch.setattr(trial, "_SETPRIV", str(program))
+    trial.check_programs()
+    monkeypatch.setattr(place, "PROGRAM" if place is qemu else "_SETPRIV", f"{tmp_path}/none")
+    with pytest.raises(HostError, match=f"no {tmp_path}/none here") as told:
+        trial.check_programs()
+    assert told.value.hint == f"apt-get install {package}"
 
 
 def test_a_port_has_answered_when_something_came_back_for_each_path() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,78 @@ def test_a_volume_that_cannot_be_copied_is_named(tmp_path: Path) -> None:
     workload = Workload(("a@1",), volumes=(Volume(f"{tmp_path}/none", "/srv"),))
     with pytest.raises(InputError, match=r"\$\.volumes\[0\]: .*none cannot be copied"):
         trials.with_volumes(workload, rootfs(), f"{tmp_path}/copy")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("in", "/srv/in"), ("plain", "/srv/in/out/new")),  # a link on the way to a target
+        (("in", "/srv/in"), ("plain", "/srv/in/out")),  # a link in a target's place
+        (("in", "/srv/in"), ("plain/one", "/srv/in/file")),
+        (("in", "/a/srv"), ("deep", "/a")),  # a link where a later volume has a folder
+        (("in", "/srv"), ("over", "/srv")),  # and where it has a file
+    ],
+)
+def test_no_volume_is_copied_through_a_link_of_another(
+    first: tuple[str, str], second: tuple[str, str], tmp_path: Path
+) -> None:
+    for name in ("in", "plain", "deep/srv/out", "over", "host"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "host/one").write_text("the host's")
+    (tmp_path / "in/out").symlink_to(tmp_path / "host")
+    (tmp_path / "in/file").symlink_to(tmp_path / "host/one")
+    for name in ("plain/one", "deep/srv/out/one", "over/file"):
+        (tmp_path / name).write_text("the guest's")
+    volumes = tuple(Volume(f"{tmp_path}/{source}", target) for source, target in (first, second))
+    with pytest.raises(InputError, match=r"\$\.volumes\[1\]: .*nothing is copied through one"):
+        trials.with_volumes(Workload(("a@1",), volumes=volumes), rootfs(), f"{tmp_path}/copy")
+    assert (tmp_path / "host/one").read_text() == "the host's" and os.listdir(tmp_path / "host") == ["one"]
+
+
+def test_a_file_takes_the_place_of_one_of_an_earlier_volume(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/conf").write_text("a longer one")
+    (tmp_path / "conf").write_text("other")
+    volumes = Volume(f"{tmp_path}/app", "/srv"), Volume(f"{tmp_path}/conf", "/srv/conf")
+    trials.with_volumes(Workload(("a@1",), volumes=volumes), rootfs(), f"{tmp_path}/copy")
+    assert (tmp_path / "copy/srv/conf").read_text() == "other"
+
+
+def test_what_is_no_file_is_refused_and_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    os.mkfifo(tmp_path / "app/pipe")
+    for source in ("app", "app/pipe"):
+        workload = Workload(("a@1",), volumes=(Volume(f"{tmp_path}/{source}", "/srv/pipe"),))
+        with pytest.raises(InputError, match="pipe is neither a folder, a file nor a link"):
+            trials.with_volumes(workload, rootfs(), f"{tmp_path}/copy-of-{os.path.basename(source)}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_volumes_keep_their_owners_and_modes(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/data").write_text("")
+    (tmp_path / "app/link").symlink_to("data")
+    for number, name in enumerate(("app", "app/data", "app/link")):
+        os.chown(tmp_path / name, 1000 + number, 2000 + number, follow_symlinks=False)
+    (tmp_path / "app/data").chmod(0o4750)
+    workload = Workload(("a@1",), volumes=(Volume(f"{tmp_path}/app", "/srv/app"),))
+    _, layered = trials.with_volumes(workload, rootfs(), f"{tmp_path}/copy")
+    for number, name in enumerate(("app", "app/data", "app/link")):
+        found, source = os.lstat(tmp_path / "copy/srv" / name), os.lstat(tmp_path / name)
+        assert (found.st_uid, found.st_gid, found.st_mode) == (1000 + number, 2000 + number, source.st_mode)
+    assert os.stat(tmp_path / "copy/srv").st_mode & 0o777 == 0o755
+    os.chown(tmp_path / "app", 7, 7)
+    assert trials.with_volumes(workload, rootfs(), f"{tmp_path}/other")[1].trees[0] != layered.trees[0]
+
+
+@pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no mkfs.erofs: ./dev test installs it")
+def test_the_image_of_a_copy_of_volumes_is_not_in_the_cache(tmp_path: Path) -> None:
+    for name in ("tree", "copy", "cache", "session"):
+        (tmp_path / name).mkdir()
+    own = trials._image(f"{tmp_path}/copy", "volumes-ab", f"{tmp_path}/cache", f"{tmp_path}/session")
+    assert os.listdir(tmp_path / "cache") == [] and Path(own).is_relative_to(tmp_path / "session")
+    other = trials._image(f"{tmp_path}/tree", "ab" * 32, f"{tmp_path}/cache", f"{tmp_path}/session")
+    assert Path(other).is_relative_to(tmp_path / "cache")
 
 
 def check(heard: list[str], name: str, passed: bool, boot_ms: float) -> Check:

@@ -12,6 +12,7 @@ import pytest
 
 from swiftlet.image.kernel import configuration, initcalls, kept, trim
 from swiftlet.image.kernel.configuration import Wanted
+from swiftlet.image.kernel.derived import read
 from swiftlet.image.kernel.kept import Kernel
 from swiftlet.image.kernel.source import Source, source_at
 from swiftlet.image.kernel.trim import Checked
@@ -204,6 +205,22 @@ def test_only_the_full_kernel_and_the_result_are_left(source: Source, tmp_path: 
     assert left == {result.full.digest, result.kernel.digest}
     assert [kernel.digest for kernel in kept.listed(str(tmp_path / "cache"))] == [result.kernel.digest]
     assert kept.kernel_named(str(tmp_path / "cache"), "derived").digest == result.kernel.digest
+
+
+def test_a_kernel_gets_its_name_when_its_evidence_is_there(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(trim, "save", die)
+        derived(source, tmp_path, Checks())
+    assert kept.kernels_of(str(tmp_path / "cache")) and kept.listed(str(tmp_path / "cache")) == []
+    result = derived(source, tmp_path, Checks())
+    assert kept.listed(str(tmp_path / "cache")) == [result.kernel] and kept.general(str(tmp_path / "cache")) == []
+    saved = read(result.kernel)
+    assert saved is not None and saved["name"] == "derived" and result.kernel.name == "derived"
 
 
 def test_a_derivation_that_is_killed_goes_on_where_it_was(source: Source, tmp_path: Path) -> None:

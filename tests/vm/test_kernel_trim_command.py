@@ -96,6 +96,12 @@ def unpacked(installation: Product) -> Path:
     return found
 
 
+def copies_of_volumes(installation: Product) -> list[Path]:
+    """What is left of them under the installation; images of other trees are to stay."""
+    assert list(Path(installation.instance.root, "cache/images").glob("*.erofs"))
+    return list(Path(installation.instance.root).rglob("volumes*"))
+
+
 def builds(log: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
@@ -116,6 +122,7 @@ def test_a_kernel_is_derived_and_known_to_the_other_commands(
     assert "CONFIG_NET" not in {each["symbol"] for each in only["only_before"]}
     before = builds(log)
     assert installation.json(*words)["runs"] == found["runs"] and builds(log) == before
+    assert copies_of_volumes(installation) == []
 
 
 def test_checks_that_fail_on_the_full_kernel_are_told_with_the_workload(
@@ -125,6 +132,7 @@ def test_checks_that_fail_on_the_full_kernel_are_told_with_the_workload(
     done = installation.run(*words)
     assert done.returncode == 125 and done.stdout == ""
     assert "the checks fail on the full kernel: workload 1: the workload ended with code 1" in done.stderr
+    assert copies_of_volumes(installation) == []
 
 
 @pytest.mark.crash

@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 from swiftlet.image.kernel import build, candidates, configuration, derive, footprint, initcalls, kconfig, search, trace
 from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.derive import Evidence, Requests
-from swiftlet.image.kernel.derived import Dropped, Found, Result, failed_without, first_without, why, write
+from swiftlet.image.kernel.derived import Dropped, Found, Result, failed_without, first_without, save, why, write
 from swiftlet.image.kernel.journal import Journal, Run, digest_of
 from swiftlet.image.kernel.kbuild import Tree
 from swiftlet.image.kernel.kept import Kernel, kernel_of, names_of, remove, values_of
@@ -78,6 +78,7 @@ def trim(
     name: str = RESULT,
     budget: int = BUDGET,
     about: str = "",
+    checks: Sequence[str] = (),
     progress: Progress = no_progress,
     jobs: int = 0,
 ) -> Result:
@@ -85,7 +86,7 @@ def trim(
 
     kept: requests that stand whatever runs. last: options that are tried away after all others, because guests are
     known to need them. name: of the result. about: what the checks are, so that no state of others is taken up.
-    Writes STATE/derived.config (a fragment) besides the journal.
+    checks: their names, for people. Writes STATE/derived.config (a fragment) besides the journal, and the evidence.
     Raises KernelError when the checks fail on the full kernel, InputError (a state of something else), HostError.
     """
     start, kept = list(start), list(kept)
@@ -93,7 +94,8 @@ def trim(
     work = _Derivation(source, start, kept, set(last), name, check, cache, journal, budget, progress, jobs)
     result = work.result()
     write(f"{state}/derived.config", configuration.render(result.requests))
-    return result
+    save(result, name, checks)
+    return result._replace(kernel=work.named(result))
 
 
 class _Derivation:
@@ -308,7 +310,7 @@ class _Derivation:
         run = self.journal.run_of(digest_of(settled.values))
         if run is None or not run.passed:
             raise KernelError("no derived kernel has passed the checks", "give it a larger --budget")
-        kernel = build.build(self.source, settled.requests, self.cache, self.progress, self.jobs, self.name)
+        kernel = build.build(self.source, settled.requests, self.cache, self.progress, self.jobs, NAME)
         for each in self.journal.runs:
             other = kernel_of(self.cache, each.kernel)
             if other is not None and other.digest != kernel.digest:
@@ -319,6 +321,10 @@ class _Derivation:
         dropped = [Dropped(each, first_without(each, runs), *self.costs(each, objects, self.full)) for each in gone]
         found = self.found(settled, evidence, footprint.read(kernel.folder) or {})
         return Result(kernel, full, settled.requests, found, dropped, runs, self.journal.counts, complete)
+
+    def named(self, result: Result) -> Kernel:
+        """The result under its name: only when the evidence is there, without which it would count as a general one."""
+        return build.build(self.source, result.requests, self.cache, self.progress, self.jobs, self.name)
 
     def found(
         self, settled: derive.Settled, evidence: Mapping[str, Evidence], objects: Mapping[str, footprint.Object]
