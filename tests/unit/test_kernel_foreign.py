@@ -101,6 +101,14 @@ def test_a_kernel_is_taken_once_and_found_by_its_name(boot: Path, tmp_path: Path
     assert [name for name in os.listdir(f"{cache}/kernels") if name.endswith(".new")] == []
 
 
+@pytest.mark.parametrize("name", ["server", ".x", "beef"])
+def test_a_name_that_would_make_it_everybodys_or_nobodys_is_refused_before_anything_is_read(
+    name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="is no name for a kernel"):
+        foreign.take(f"{tmp_path}/none", "", name, f"{tmp_path}/cache")
+
+
 def compress(module: Path) -> None:
     module.rename(f"{module}.xz")
 
