@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 WATCHING = "watch"
 """The stage of a worker that is ready to watch."""
 
+_KILL_AGAIN_SECONDS = 0.1
+
 
 def throw_away(workload: Workload) -> Workload:
     """The copy of a workload that is started to be measured. Raises InputError for what is no machine."""
@@ -64,21 +66,43 @@ async def _started(
             ready.set()
         tell(step)
 
+    async def start() -> None:
+        await ready.wait()
+        started = await guests.run(copy, tell, attach=False, watched=bool(asked["kernel"]))
+        close_all(started.fds)
+
     watching = asyncio.ensure_future(workers.run("boot_watch", {"name": copy.name, **asked}, told))
-    waiting = asyncio.ensure_future(ready.wait())
+    starting = asyncio.ensure_future(start())
     try:
-        await asyncio.wait([watching, waiting], return_when=asyncio.FIRST_COMPLETED)
-        if ready.is_set():
-            started = await guests.run(copy, tell, attach=False, watched=bool(asked["kernel"]))
-            close_all(started.fds)
+        await asyncio.wait([watching, starting], return_when=asyncio.FIRST_COMPLETED)
+        if not watching.done():
+            await starting
         return await watching
     finally:
-        waiting.cancel()
+        starting.cancel()
         watching.cancel()
+        await asyncio.wait([starting, watching])
+        for task in (starting, watching):
+            if not task.cancelled():
+                task.exception()  # it is raised above, or comes of the other one's
         with contextlib.suppress(SwiftletError):
-            await asyncio.wait([watching])
-            if (guest := guests.by_name.get(copy.name)) is not None:
-                await guests.remove(guest, force=True)
+            await _end(guests, copy.name)
+
+
+async def _end(guests: Guests, name: str) -> None:
+    """Remove a copy, also one whose start never ends: where its watcher has gone, nobody lets its processors go on.
+
+    Raises LaunchError.
+    """
+    guest = guests.by_name.get(name)
+    if guest is None:
+        return
+    removing = asyncio.ensure_future(guests.remove(guest, force=True))
+    while not removing.done():  # the launcher may be asked to start it only after it was asked to kill it
+        with contextlib.suppress(SwiftletError):
+            await guests.launcher.request("kill", {"id": guest.id})
+        await asyncio.wait([removing], timeout=_KILL_AGAIN_SECONDS)
+    await removing
 
 
 # In the worker

@@ -1,0 +1,73 @@
+"""The copies that a boot profile starts: none outlives whoever looks at it, and his error is the one that is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import msgspec
+import pytest
+
+from swiftlet.model.bundle import Hypervisor, Machine, Rootfs
+from swiftlet.model.error import LaunchError
+from swiftlet.node import bootprofile
+from swiftlet.node.prepare import read_bundle
+from tests.unit.test_node_guests import host, play, quiet, start, workload  # noqa: F401
+
+
+class Watchers:
+    """In the place of workers: each is ready, and breaks when it is let."""
+
+    def __init__(self, until) -> None:
+        self.until = until
+
+    async def run(self, operation, parameters, progress):
+        progress({"stage": bootprofile.WATCHING})
+        while not self.until():
+            await asyncio.sleep(0.01)
+        raise LaunchError("the watcher broke")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_copy_goes_when_its_watcher_breaks_however_far_its_start_has_come(host, monkeypatch, late):  # noqa: F811
+    async def scenario():
+        node = await host.open()
+        asked = []
+        real = node.guests.starter.start
+
+        async def hanging(guest, *more):
+            asked.append(guest)
+            started = await real(guest, *more)
+            if late:  # as a machine whose processors nobody lets go on
+                while os.path.exists(f"/proc/{started[0]}/exe"):
+                    await asyncio.sleep(0.01)
+            return started
+
+        monkeypatch.setattr(node.guests.starter, "start", hanging)
+        copy = workload("sleep", "60", name="copy", remove=True)
+        began = time.monotonic()
+        with pytest.raises(LaunchError, match="the watcher broke"):
+            await bootprofile._started(node.guests, Watchers(lambda: asked), copy, {"kernel": "", "moments": {}}, quiet)
+        assert time.monotonic() - began < 10 and asked
+        assert node.guests.by_id == {} and os.listdir(f"{host.instance.root}/names") == []
+
+    play(scenario())
+
+
+def test_a_new_daemon_removes_a_machine_that_an_earlier_one_looked_into(host):  # noqa: F811
+    async def scenario():
+        node = await host.open()
+        guests = {name: (await start(node, "sleep", "60", name=name)).guest for name in ("left", "plain")}
+        await host.crash()
+        for name, descriptors in (("left", ("orders", "debugger")), ("plain", ("orders",))):
+            bundle = read_bundle(guests[name].folder)
+            process = Hypervisor(Rootfs((), ()), (), 0, 0, ())
+            machine = Machine(process, "tcg", "", "microvm", "", 1 << 28, 1, (), descriptors)
+            with open(f"{guests[name].folder}/bundle.json", "wb") as file:
+                file.write(msgspec.json.encode(msgspec.structs.replace(bundle, machine=machine)))
+        node = await host.open()
+        assert [*node.guests.by_name] == ["plain"]
+        assert not os.path.exists(f"/proc/{guests['left'].pid}/exe")
+
+    play(scenario())
