@@ -27,6 +27,7 @@ from swiftlet.node.wire import close_all
 if TYPE_CHECKING:
     from swiftlet.node.guests import Guests, Progress
     from swiftlet.node.pull import Work
+    from swiftlet.node.record import Guest
     from swiftlet.node.workers import Workers
 
 WATCHING = "watch"
@@ -46,11 +47,43 @@ def throw_away(workload: Workload) -> Workload:
     return msgspec.structs.replace(workload, name=name, ports=ports, remove=True, tty=False, interactive=False)
 
 
+def booted(guest: Guest) -> Workload:
+    """The workload of a guest that is to be profiled. Raises InputError for a clone."""
+    if guest.snapshot:
+        raise InputError(
+            f"guest {guest.name} is a clone of {guest.snapshot}: it has no boot to be profiled",
+            "profile a guest that was booted",
+        )
+    return guest.workload
+
+
+def check_kernel(kernel: kept.Kernel) -> None:
+    """Raise InputError for a kernel that cannot be looked into, such as one that was not built here."""
+    missing = _missing(kernel)
+    if missing:
+        raise InputError(
+            f"kernel {kernel.name or kernel.digest[:16]} cannot be looked into: it has no {missing}",
+            "profile a kernel that was built here, as in: boot profile --as vm --kernel server -t TEMPLATE",
+        )
+
+
+def _missing(kernel: kept.Kernel) -> str:
+    if kernel.initramfs or not os.path.isfile(kernel.vmlinux):
+        return "vmlinux"
+    try:
+        with open(f"{kernel.folder}/System.map", "rb") as file:
+            return "" if b" _text\n" in file.read() else "symbols in its System.map"
+    except OSError:
+        return "System.map"
+
+
 async def profile(guests: Guests, workers: Workers, workload: Workload, tell: Progress) -> dict[str, Any]:
     """Start it twice and say what was seen. May be cancelled; its copies are gone afterwards.
 
     Raises every kind of SwiftletError.
     """
+    throw_away(workload)
+    await asyncio.to_thread(check_kernel, guests.machines.kernel(workload.kernel))
     plain = await _started(guests, workers, throw_away(workload), {"kernel": "", "moments": {}}, tell)
     asked = {"kernel": plain["kernel"], "moments": plain["moments"]}
     return await _started(guests, workers, throw_away(workload), asked, tell)

@@ -9,11 +9,51 @@ import time
 import msgspec
 import pytest
 
+from swiftlet.image.kernel import kept
 from swiftlet.model.bundle import Hypervisor, Machine, Rootfs
-from swiftlet.model.error import LaunchError
+from swiftlet.model.error import InputError, LaunchError
 from swiftlet.node import bootprofile
 from swiftlet.node.prepare import read_bundle
 from tests.unit.test_node_guests import host, play, quiet, start, workload  # noqa: F401
+
+
+def kernel_in(folder, *names):
+    for name in names:
+        (folder / name).write_text("ffffffff81000000 T _text\n")
+    return kept.Kernel(str(folder), "ab" * 32, "6.1", 1, 1.0, "mine")
+
+
+def test_a_kernel_that_cannot_be_looked_into_is_refused_with_what_it_lacks(tmp_path):
+    for names, told in (
+        ((), "mine cannot be looked into: it has no vmlinux"),
+        (("vmlinux",), "has no System.map"),
+        (("vmlinux", "System.map", "initramfs"), "has no vmlinux"),
+    ):
+        folder = tmp_path / str(len(names))
+        folder.mkdir()
+        with pytest.raises(InputError, match=told):
+            bootprofile.check_kernel(kernel_in(folder, *names))
+    kernel = kernel_in(tmp_path, "vmlinux", "System.map")
+    bootprofile.check_kernel(kernel)
+    (tmp_path / "System.map").write_text("ffffffffffffffff B The real System.map is elsewhere\n")
+    with pytest.raises(InputError, match=r"no symbols in its System\.map"):
+        bootprofile.check_kernel(kernel)
+
+
+def test_only_a_kernel_that_has_a_vmlinux_tells_where_it_is(tmp_path):
+    assert kernel_in(tmp_path).told()["vmlinux"] is None
+    assert kernel_in(tmp_path, "vmlinux").told()["vmlinux"] == f"{tmp_path}/vmlinux"
+
+
+def test_a_clone_has_no_boot_to_be_profiled(host):  # noqa: F811
+    async def scenario():
+        guest = (await start(await host.open(), "sleep", "60")).guest
+        assert bootprofile.booted(guest) is guest.workload
+        guest.snapshot = "web:warm"
+        with pytest.raises(InputError, match="a clone of web:warm"):
+            bootprofile.booted(guest)
+
+    play(scenario())
 
 
 class Watchers:

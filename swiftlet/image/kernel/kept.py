@@ -91,10 +91,11 @@ class Kernel(NamedTuple):
         return self.bzimage if self.initramfs else self.vmlinux
 
     def told(self) -> dict[str, Any]:
-        """As JSON, for whoever asks from outside."""
+        """As JSON, for whoever asks from outside. vmlinux: None where there is none (`initramfs`)."""
         members, names = self._asdict(), [name for name in names_of(self) if not _is_hidden(name)]
         name = names[-1] if names else ""
-        return {**members, "name": name, "vmlinux": self.vmlinux, "bzimage": self.bzimage, "names": names}
+        vmlinux = self.vmlinux if os.path.exists(self.vmlinux) else None
+        return {**members, "name": name, "vmlinux": vmlinux, "bzimage": self.bzimage, "names": names}
 
 
 def kernel_of(cache: str, digest: str) -> Kernel | None:
