@@ -137,6 +137,43 @@ def test_a_machine_that_does_not_answer_is_given_up(monkeypatch) -> None:
         Stub(ours)
 
 
+class Hostile(Machine):
+    """Answers a question for registers with what it likes, as often as it likes."""
+
+    def __init__(self, sock: socket.socket, said: bytes, times: int = 1) -> None:
+        super().__init__(sock, False)
+        self.said, self.times = said, times
+
+    def answer(self, content: bytes) -> None:
+        if content == b"g":
+            for _ in range(self.times):
+                self.sock.sendall(self.said)
+        else:
+            super().answer(content)
+
+
+@pytest.mark.parametrize(
+    ("said", "times", "told"),
+    [
+        (b"$zz#00", 1, "does not keep to its protocol"),
+        (b"$0000#00", 1, "does not keep to its protocol"),
+        (b"$\xff#00", 1, "does not keep to its protocol"),
+        (b"$" + b"0" * 65536, 1 << 30, "does not keep to its protocol"),
+        (b"$T05#00", 1 << 30, "does not answer"),
+    ],
+)
+def test_a_debugging_end_that_talks_nonsense_or_without_end_is_given_up(
+    said: bytes, times: int, told: str, monkeypatch
+) -> None:
+    monkeypatch.setattr(gdbstub, "ANSWER_SECONDS", 0.5)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        Hostile(theirs, said, times).start()
+        stub = Stub(ours)
+        with pytest.raises(LaunchError, match=told):
+            stub.registers(0)
+
+
 def test_a_machine_that_ends_is_told_by_the_end_of_the_stream() -> None:
     ours, theirs = socket.socketpair()
     with ours:
