@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 
 import msgspec
 import pytest
 
+from swiftlet.guest import gdbstub
 from swiftlet.image.kernel import kept
 from swiftlet.model.bundle import Hypervisor, Machine, Rootfs
 from swiftlet.model.error import InputError, LaunchError
-from swiftlet.node import bootprofile
+from swiftlet.node import bootprofile, bootwatch
 from swiftlet.node.prepare import read_bundle
 from tests.unit.test_node_guests import host, play, quiet, start, workload  # noqa: F401
 
@@ -111,3 +113,21 @@ def test_a_new_daemon_removes_a_machine_that_an_earlier_one_looked_into(host):  
         assert not os.path.exists(f"/proc/{guests['left'].pid}/exe")
 
     play(scenario())
+
+
+def test_who_watches_from_outside_is_done_also_where_nobody_listens(host, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(bootwatch, "_CONNECT_SECONDS", 0.05)
+
+    async def scenario():
+        guest = (await start(await host.open(), "sleep", "60")).guest
+        with bootwatch._Outside(guest.folder, read_bundle(guest.folder), bootwatch.Recording()) as watcher:
+            assert await asyncio.to_thread(watcher.done.wait, 5)
+
+    play(scenario())
+
+
+def test_a_machine_that_ends_before_it_is_looked_into_has_nothing_to_show(monkeypatch):
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours, pytest.raises(EOFError):
+        gdbstub.Stub(ours)
