@@ -324,10 +324,10 @@ def _hypervisor(bundle: Bundle, seen: Recording, deadline: float) -> int:
 def _memory(pid: int, machine: Machine, deadline: float) -> ram.Ram:
     below = ram.below_4_gib(machine.type, machine.memory)
 
-    def found() -> ram.Ram | None:
-        fd = ram.memory_file(pid)
+    def found() -> ram.Ram:
+        fd = ram.memory_file(pid, machine.memory)
         try:
-            return ram.Ram(fd, below) if os.fstat(fd).st_size >= machine.memory else None
+            return ram.Ram(fd, below)
         finally:
             os.close(fd)
 
