@@ -72,6 +72,23 @@ def test_modules_come_after_what_they_need_and_once() -> None:
     assert initramfs.in_order(needs, ("pci", "erofs", "built-in")) == ["virtio", "ring", "pci", "erofs"]
 
 
+def test_modules_that_need_one_another_are_taken_once_each() -> None:
+    assert initramfs.in_order({"a": ["b"], "b": ["a"], "c": ["c"]}, ("a", "c")) == ["b", "a", "c"]
+
+
+def test_what_lies_beside_modules_is_left_out_and_only_compressed_ones_are_refused(boot: Path) -> None:
+    folder = boot.parent / "lib/modules" / RELEASE
+    for name in ("erofs.ko.debug", "erofs.kobold"):
+        (folder / "kernel/fs" / name).write_text("")
+    assert initramfs.modules_of(str(folder))["erofs"] == f"{folder}/kernel/fs/erofs/erofs.ko"
+    for ending in ("gz", "xz", "zst"):
+        packed = folder / f"kernel/fs/other.ko.{ending}"
+        packed.write_text("")
+        with pytest.raises(InputError, match="is compressed"):
+            initramfs.modules_of(str(folder))
+        packed.unlink()
+
+
 def test_what_a_module_needs_is_read_from_it() -> None:
     assert initramfs.dependencies_of(module("a,b-c")) == ["a", "b_c"]
     assert initramfs.dependencies_of(module()) == initramfs.dependencies_of(b"nothing") == []
