@@ -28,7 +28,14 @@ apt-get -qq update
 cd "$state/fetched"
 apt-get -qq source --download-only "$@"
 cd "$OLDPWD"
+for description in "$state"/fetched/*.dsc; do
+    grep -q '\.orig\.tar\.' "$description" || {
+        echo "$0: ${description##*/} is of a native package: Debian is its author, and there is no other release" >&2
+        exit 1
+    }
+done
 for archive in "$state"/fetched/*.orig.tar.*; do
+    case $archive in *.asc) continue ;; esac   # its author's signature, which Debian keeps beside it
     tar -xf "$archive" -C "$folder" --no-same-owner
     tar -tf "$archive" | sed -n '1s,/.*,,p'
 done

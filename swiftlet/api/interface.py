@@ -116,7 +116,7 @@ type KernelLine (
   compiler: string,
   source: [string]string,
   folder: string,
-  vmlinux: string,
+  vmlinux: ?string,
   bzimage: string
 )
 

@@ -260,7 +260,7 @@ class Methods:
         """Measure and explain how a machine starts."""
         if (given.guest is None) == (given.workload is None):
             raise InputError("a boot profile is of a guest or of a workload")
-        workload = self._guests.find(given.guest).workload if given.guest else workload_of(given.workload)
+        workload = bootprofile.booted(self._guests.find(given.guest)) if given.guest else workload_of(given.workload)
 
         def work(tell: Progress) -> Coroutine[Any, Any, dict[str, Any]]:
             return bootprofile.profile(self._guests, self._node.workers, workload, tell)

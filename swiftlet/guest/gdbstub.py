@@ -23,6 +23,10 @@ them in gdb-xml/i386-64bit.xml."""
 
 ANSWER_SECONDS = 10.0
 
+_MOST_BYTES = 1 << 18
+"""That are kept of what comes: a processor's registers are about 1,200."""
+
+_NONSENSE = "the machine that is looked into cannot be: QEMU's debugging end does not keep to its protocol"
 _SILENT = "the machine that is looked into does not answer: QEMU's debugging end is silent"
 
 
@@ -39,22 +43,26 @@ class Registers(NamedTuple):
 
 
 class Stub:
-    """A machine's debugging end. Everything raises EOFError when the machine has ended, LaunchError when it hangs."""
+    """A machine's debugging end. Everything raises EOFError when the machine has ended, LaunchError when it hangs.
+
+    What comes from there is not believed: QEMU may be in the hands of its guest. Then that, too, is a LaunchError.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         """Stops the machine, as QEMU does for whoever connects: it waits for `resume`."""
         self._sock = sock
-        self._sock.settimeout(ANSWER_SECONDS)
         self._input = b""
-        self._sock.sendall(_INTERRUPT)  # it may run already; where it stands still, this means nothing
+        self._put(_INTERRUPT)  # it may run already; where it stands still, this means nothing
         self._send(b"?")
         self._ask(b"qC")  # whatever was told of its standing still comes before this answer
 
     def registers(self, processor: int) -> Registers:
         """Of a processor of the stopped machine, counted from 0."""
         self._ask(b"Hg%x" % (processor + 1))
-        raw = bytes.fromhex(self._ask(b"g").decode())
-        found = _REGISTERS.unpack_from(raw)
+        try:
+            found = _REGISTERS.unpack_from(bytes.fromhex(self._ask(b"g").decode()))
+        except (ValueError, struct.error):
+            raise LaunchError(_NONSENSE) from None
         return Registers(found[16], found[7], found[6], found[18] & 3, found[27], found[29], found[30])
 
     def set_breakpoint(self, address: int) -> None:
@@ -73,9 +81,10 @@ class Stub:
         """Whether the running machine stops by itself, at a breakpoint, in this time."""
         until = time.monotonic() + seconds
         while b"$" not in self._input:  # what comes besides are acknowledgements
-            if not select.select([self._sock], [], [], max(0.0, until - time.monotonic()))[0]:
+            left = max(0.0, until - time.monotonic())
+            if not select.select([self._sock], [], [], left)[0]:
                 return False
-            self._fill()
+            self._fill(until + ANSWER_SECONDS)
         self._stopped()
         return True
 
@@ -89,13 +98,15 @@ class Stub:
         self._sock.close()
 
     def _stopped(self) -> None:
-        while not (packet := self._receive()).startswith((b"T", b"S")):
+        until = time.monotonic() + ANSWER_SECONDS
+        while not (packet := self._receive(until)).startswith((b"T", b"S")):
             if packet.startswith((b"W", b"X")):
                 raise EOFError("the machine has ended")
 
     def _ask(self, what: bytes) -> bytes:
+        until = time.monotonic() + ANSWER_SECONDS
         self._send(what)
-        while (answer := self._receive()).startswith((b"T", b"S")):
+        while (answer := self._receive(until)).startswith((b"T", b"S")):
             pass  # it was told twice that it stands still
         if answer.startswith(b"E") and len(answer) == 3:
             raise LaunchError(f"QEMU's debugging end refuses {what.decode()}")
@@ -106,25 +117,32 @@ class Stub:
 
     def _put(self, data: bytes) -> None:
         try:
+            self._sock.settimeout(ANSWER_SECONDS)
             self._sock.sendall(data)
-        except BrokenPipeError:
+        except ConnectionError:
             raise EOFError("the machine has ended") from None
+        except TimeoutError:
+            raise LaunchError(_SILENT) from None
 
-    def _receive(self) -> bytes:
-        until = time.monotonic() + ANSWER_SECONDS
+    def _receive(self, until: float) -> bytes:
+        """The next packet. until: by the monotonic clock."""
         while True:
             _, dollar, rest = self._input.partition(b"$")
             content, hash_, sum_ = rest.partition(b"#")
             if dollar and hash_ and len(sum_) >= 2:
                 self._input = sum_[2:]
+                if time.monotonic() > until:
+                    raise LaunchError(_SILENT)
                 self._put(b"+")
                 return content
-            if time.monotonic() > until:
-                raise LaunchError(_SILENT)
-            self._fill()
+            self._fill(until)
 
-    def _fill(self) -> None:
+    def _fill(self, until: float) -> None:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise LaunchError(_SILENT)
         try:
+            self._sock.settimeout(left)
             data = self._sock.recv(1 << 16)
         except ConnectionError:
             data = b""
@@ -133,3 +151,5 @@ class Stub:
         if not data:
             raise EOFError("the machine has ended")
         self._input += data
+        if len(self._input) > _MOST_BYTES:
+            raise LaunchError(_NONSENSE)

@@ -6,6 +6,7 @@ it likes: all that follows from them is an offset, which is checked against the 
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import struct
@@ -76,13 +77,20 @@ def below_4_gib(machine_type: str, memory: int) -> int:
     return 0x8000_0000 if memory >= 0xB000_0000 else memory
 
 
-def memory_file(pid: int) -> int:
-    """The file that is a machine's memory, as a descriptor for reading. Raises OSError."""
+def memory_file(pid: int, size: int) -> int:
+    """The file that is a machine's memory, as a descriptor for reading. size: bytes. Raises OSError.
+
+    QEMU seals it. One that could be cut off would end with SIGBUS whoever reads it through a mapping.
+    """
     folder = f"/proc/{pid}/fd"
     for name in os.listdir(folder):
         try:
-            if os.readlink(f"{folder}/{name}").startswith("/memfd:memory-backend-memfd"):
-                return os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            if not os.readlink(f"{folder}/{name}").startswith("/memfd:memory-backend-memfd"):
+                continue
+            fd = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             continue
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK and os.fstat(fd).st_size == size:
+            return fd
+        os.close(fd)
     raise FileNotFoundError(2, "the machine's memory is not to be found", folder)

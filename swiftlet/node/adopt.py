@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from swiftlet.guest import qemu
 from swiftlet.linux import cgroup
 from swiftlet.model.error import SwiftletError
 from swiftlet.model.instance import Instance
@@ -17,6 +18,7 @@ from swiftlet.node.groups import end_groups
 from swiftlet.node.guests import Guests
 from swiftlet.node.journal import Journal, read_journal
 from swiftlet.node.network import Attached
+from swiftlet.node.prepare import read_bundle
 from swiftlet.node.record import Guest
 from swiftlet.node.wire import close_all
 
@@ -77,6 +79,8 @@ async def _adopt_one(guests: Guests, id_: str, name: str, running: dict[str, Any
     guests.add(guest)
     if running:
         _go_on(guest, running)
+        if _is_looked_at(guest):
+            await _remove_copy(guests, guest)
     else:
         await _not_running(guests, guest)
 
@@ -97,6 +101,18 @@ def _go_on(guest: Guest, running: dict[str, Any]) -> None:
         guest.journal.note("Generated", "found running")
     if guest.state in ("Generated", "Inserting"):
         guest.journal.note("Running", "found running")
+
+
+def _is_looked_at(guest: Guest) -> bool:
+    """Whether it is a profile's copy that is looked into: whoever did that has gone with his daemon."""
+    bundle = read_bundle(guest.folder)
+    return bundle is not None and bundle.machine is not None and qemu.DEBUGGER in bundle.machine.descriptors
+
+
+async def _remove_copy(guests: Guests, guest: Guest) -> None:
+    log.info("guest %s was looked into by an earlier daemon: removed", guest.name)
+    guest.attached = None  # as for one that does not run
+    await guests.remove(guest, force=True)
 
 
 async def _not_running(guests: Guests, guest: Guest) -> None:

@@ -27,10 +27,13 @@ from swiftlet.node.wire import close_all
 if TYPE_CHECKING:
     from swiftlet.node.guests import Guests, Progress
     from swiftlet.node.pull import Work
+    from swiftlet.node.record import Guest
     from swiftlet.node.workers import Workers
 
 WATCHING = "watch"
 """The stage of a worker that is ready to watch."""
+
+_KILL_AGAIN_SECONDS = 0.1
 
 
 def throw_away(workload: Workload) -> Workload:
@@ -44,11 +47,43 @@ def throw_away(workload: Workload) -> Workload:
     return msgspec.structs.replace(workload, name=name, ports=ports, remove=True, tty=False, interactive=False)
 
 
+def booted(guest: Guest) -> Workload:
+    """The workload of a guest that is to be profiled. Raises InputError for a clone."""
+    if guest.snapshot:
+        raise InputError(
+            f"guest {guest.name} is a clone of {guest.snapshot}: it has no boot to be profiled",
+            "profile a guest that was booted",
+        )
+    return guest.workload
+
+
+def check_kernel(kernel: kept.Kernel) -> None:
+    """Raise InputError for a kernel that cannot be looked into, such as one that was not built here."""
+    missing = _missing(kernel)
+    if missing:
+        raise InputError(
+            f"kernel {kernel.name or kernel.digest[:16]} cannot be looked into: it has no {missing}",
+            "profile a kernel that was built here, as in: boot profile --as vm --kernel server -t TEMPLATE",
+        )
+
+
+def _missing(kernel: kept.Kernel) -> str:
+    if kernel.initramfs or not os.path.isfile(kernel.vmlinux):
+        return "vmlinux"
+    try:
+        with open(f"{kernel.folder}/System.map", "rb") as file:
+            return "" if b" _text\n" in file.read() else "symbols in its System.map"
+    except OSError:
+        return "System.map"
+
+
 async def profile(guests: Guests, workers: Workers, workload: Workload, tell: Progress) -> dict[str, Any]:
     """Start it twice and say what was seen. May be cancelled; its copies are gone afterwards.
 
     Raises every kind of SwiftletError.
     """
+    throw_away(workload)
+    await asyncio.to_thread(check_kernel, guests.machines.kernel(workload.kernel))
     plain = await _started(guests, workers, throw_away(workload), {"kernel": "", "moments": {}}, tell)
     asked = {"kernel": plain["kernel"], "moments": plain["moments"]}
     return await _started(guests, workers, throw_away(workload), asked, tell)
@@ -64,21 +99,43 @@ async def _started(
             ready.set()
         tell(step)
 
+    async def start() -> None:
+        await ready.wait()
+        started = await guests.run(copy, tell, attach=False, watched=bool(asked["kernel"]))
+        close_all(started.fds)
+
     watching = asyncio.ensure_future(workers.run("boot_watch", {"name": copy.name, **asked}, told))
-    waiting = asyncio.ensure_future(ready.wait())
+    starting = asyncio.ensure_future(start())
     try:
-        await asyncio.wait([watching, waiting], return_when=asyncio.FIRST_COMPLETED)
-        if ready.is_set():
-            started = await guests.run(copy, tell, attach=False, watched=bool(asked["kernel"]))
-            close_all(started.fds)
+        await asyncio.wait([watching, starting], return_when=asyncio.FIRST_COMPLETED)
+        if not watching.done():
+            await starting
         return await watching
     finally:
-        waiting.cancel()
+        starting.cancel()
         watching.cancel()
+        await asyncio.wait([starting, watching])
+        for task in (starting, watching):
+            if not task.cancelled():
+                task.exception()  # it is raised above, or comes of the other one's
         with contextlib.suppress(SwiftletError):
-            await asyncio.wait([watching])
-            if (guest := guests.by_name.get(copy.name)) is not None:
-                await guests.remove(guest, force=True)
+            await _end(guests, copy.name)
+
+
+async def _end(guests: Guests, name: str) -> None:
+    """Remove a copy, also one whose start never ends: where its watcher has gone, nobody lets its processors go on.
+
+    Raises LaunchError.
+    """
+    guest = guests.by_name.get(name)
+    if guest is None:
+        return
+    removing = asyncio.ensure_future(guests.remove(guest, force=True))
+    while not removing.done():  # the launcher may be asked to start it only after it was asked to kill it
+        with contextlib.suppress(SwiftletError):
+            await guests.launcher.request("kill", {"id": guest.id})
+        await asyncio.wait([removing], timeout=_KILL_AGAIN_SECONDS)
+    await removing
 
 
 # In the worker

@@ -27,7 +27,7 @@ from swiftlet.image.kernel.printk import Log, Record
 from swiftlet.image.kernel.symbols import BASE, Symbols
 from swiftlet.linux import cgroup
 from swiftlet.model.bundle import Bundle, Machine
-from swiftlet.model.error import LaunchError
+from swiftlet.model.error import LaunchError, SwiftletError
 from swiftlet.node import record
 from swiftlet.node.journal import FILE
 from swiftlet.node.prepare import read_bundle
@@ -129,11 +129,12 @@ def watch(guests: str, names: str, name: str, kernel: Kernel | None) -> tuple[Re
         if sock is None or kernel is None or memory is None:
             watcher.wait(deadline)
             return seen, bundle
-        inside = _Inside(Stub(sock), kernel, memory, bundle.machine.processors, seen)
         stack.callback(sock.close)
-        with contextlib.suppress(EOFError, ConnectionError):
-            inside.run(watcher, deadline)
-        seen.log = inside.records()
+        with contextlib.suppress(EOFError):
+            inside = _Inside(Stub(sock), kernel, memory, bundle.machine.processors, seen)
+            with contextlib.suppress(EOFError):
+                inside.run(watcher, deadline)
+            seen.log = inside.records()
     return seen, bundle
 
 
@@ -170,9 +171,10 @@ class _Outside(threading.Thread):
                 self._serves()
             else:
                 self._left.wait(AFTER_SECONDS)
-        except OSError:
-            pass  # the guest has gone, and with it its folder
-        self.done.set()
+        except (OSError, SwiftletError):
+            pass  # the guest has gone, and with it its folder, or nobody listens there any more
+        finally:
+            self.done.set()
 
     def _greeted(self) -> None:
         with _connected(f"{self._folder}/monitor.sock", time.monotonic() + _CONNECT_SECONDS) as monitor:
@@ -322,10 +324,10 @@ def _hypervisor(bundle: Bundle, seen: Recording, deadline: float) -> int:
 def _memory(pid: int, machine: Machine, deadline: float) -> ram.Ram:
     below = ram.below_4_gib(machine.type, machine.memory)
 
-    def found() -> ram.Ram | None:
-        fd = ram.memory_file(pid)
+    def found() -> ram.Ram:
+        fd = ram.memory_file(pid, machine.memory)
         try:
-            return ram.Ram(fd, below) if os.fstat(fd).st_size >= machine.memory else None
+            return ram.Ram(fd, below)
         finally:
             os.close(fd)
 

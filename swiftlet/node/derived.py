@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import re
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -49,13 +48,11 @@ SERVED = "# A volume of this host's is served to the guest.\nCONFIG_FUSE_FS=y\nC
 STARTS = 3
 """How often each kernel of a comparison is started, in turn."""
 
-_NAME = re.compile(r"[a-z][a-z0-9._-]{0,60}")
-
 
 def kernel_trim(work: Work) -> dict[str, Any]:
     """Derive a kernel and tell what it came to."""
     asked = work.parameters
-    name = _checked_name(asked["name"])
+    name = kept.checked_name(asked["name"])
     workloads = [workload_of(each) for each in asked["workloads"]]
     if not workloads and not asked["gate"]:
         raise InputError("kernel trim: no checks", "give --workload FILE, --gate, or both")
@@ -82,13 +79,6 @@ def kernel_trim(work: Work) -> dict[str, Any]:
                 progress=work.progress,
             )  # fmt: skip
         return {"derived": {**_told(result), "compared": _compared(work, source, result, compared, check)}}
-
-
-def _checked_name(name: str) -> str:
-    if not _NAME.fullmatch(name) or name.partition("+")[0] in profile.PROFILES:
-        hint = "small letters, digits, '.', '_' and '-', and no profile's name, as in: --name hello-web"
-        raise InputError(f"--name: {name!r} is no name for a derived kernel", hint)
-    return name
 
 
 def _kept(workloads: Sequence[Workload]) -> list[Wanted]:

@@ -27,9 +27,14 @@ _STACK_WORDS = 1024
 _LOOKS = 20
 _BETWEEN_LOOKS = 0.02
 
+_FOR_THE_HOST = "end other guests, or see what takes the host's memory: free -m"
+
 _OTHER = "another kernel (--kernel), more memory (-m), or see docs/vms.md"
 
 _NO_MEMORY = re.compile(r"Out of memory|System is deadlocked on memory|Cannot allocate memory|page allocation failure")
+
+_HOSTS_MEMORY = re.compile(r"^qemu-system-\S+: .*Cannot allocate memory", re.MULTILINE)
+"""What QEMU itself says when the host has not the memory that the machine is to have."""
 
 _FRAME = re.compile(r"(?:RIP: 0010:|\]\s+(?:\? )?)(?:0x([0-9a-f]{16})\b|([A-Za-z_]\w*)(?:\.\w+)*\+0x)")
 """What a kernel prints of its stack when it faults: addresses, or names where it has them (KALLSYMS)."""
@@ -66,6 +71,9 @@ async def not_ready(guest: Guest, machine: Machine, kernel: KernelFiles, seconds
 def ended_early(error: SwiftletError, guest: Guest, machine: Machine, kernel: KernelFiles) -> SwiftletError:
     """What is known besides of a machine that has ended before its workload began."""
     whole = _console(guest.folder, _CONSOLE_BYTES)
+    if told := _HOSTS_MEMORY.search(whole):
+        size = f"{machine.memory >> 20} MiB"
+        return LaunchError(f"this host has no {size} of memory for guest {guest.name}: {told[0]}", _FOR_THE_HOST)
     if _NO_MEMORY.search(whole) or (not whole.strip() and machine.memory < least_memory(kernel.image)):
         return LaunchError(f"{_too_small(guest, machine)}: {error}", _advice(machine, kernel))
     symbols = Symbols(kernel.symbols)
@@ -104,6 +112,8 @@ def _too_small(guest: Guest, machine: Machine) -> str:
 
 
 def _advice(machine: Machine, kernel: KernelFiles) -> str:
+    if machine.snapshot:
+        return f"a clone has the memory of its snapshot {machine.snapshot}: take one of a guest that was given more"
     enough = least_memory(kernel.image)
     if enough <= machine.memory:  # what it is to run takes more than what was seen to
         enough = 2 * machine.memory

@@ -102,7 +102,8 @@ class Snapshots:
             raise ConflictError(f"there is a snapshot {full} already", f"swiftlet snapshot rm {full}")
         interim = tempfile.mkdtemp(prefix="snapshot-", dir=self._tmp)
         try:
-            await self._save(guest, interim)
+            assert bundle.machine is not None
+            await self._save(guest, bundle.machine.memory, interim)
             taken = Snapshot(full, bundle, time.time_ns(), _disk_bytes(interim))
             with open(f"{interim}/snapshot.json", "wb") as file:
                 file.write(msgspec.json.encode(taken))
@@ -115,14 +116,14 @@ class Snapshots:
             shutil.rmtree(interim, ignore_errors=True)
         return taken
 
-    async def _save(self, guest: Guest, folder: str) -> None:
+    async def _save(self, guest: Guest, size: int, folder: str) -> None:
         state = os.open(f"{folder}/state", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             async with guest.monitor, qmp.session(guest.folder) as monitor:
                 await monitor.send_descriptor("state", state)
                 try:  # QEMU stops the machine when it saves it; one that was stopped before would not go on as a clone
                     await monitor.migrate_to("state", SAVE_SECONDS)
-                    await asyncio.to_thread(_copy_memory, guest.pid, f"{folder}/ram")
+                    await asyncio.to_thread(_copy_memory, guest.pid, size, f"{folder}/ram")
                 finally:
                     await monitor.execute("cont")
         finally:
@@ -170,9 +171,9 @@ def _checked(name: str) -> str:
     return name
 
 
-def _copy_memory(pid: int, path: str) -> None:
+def _copy_memory(pid: int, size: int, path: str) -> None:
     """Copy what was ever written of a machine's memory, which it shares with whoever has the file."""
-    source = ram.memory_file(pid)
+    source = ram.memory_file(pid, size)
     try:
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -198,7 +199,10 @@ def _copy(source: int, target: int) -> None:
         place = os.lseek(source, start, os.SEEK_HOLE)
         os.lseek(target, start, os.SEEK_SET)
         while start < place:
-            start += os.sendfile(target, source, start, place - start)
+            sent = os.sendfile(target, source, start, place - start)
+            if not sent:
+                raise OSError(errno.EIO, "the machine's memory ends before it should")
+            start += sent
 
 
 def _disk_bytes(folder: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import struct
@@ -15,6 +16,7 @@ from swiftlet.guest import gdbstub, ram
 from swiftlet.guest.gdbstub import Stub
 from swiftlet.image import programs
 from swiftlet.model.error import LaunchError
+from swiftlet.node import snapshots
 from swiftlet.node.bootwatch import digest_of
 
 HIGH = 0xFFFF_8880_0000_0000
@@ -64,6 +66,41 @@ def test_memory_above_four_gib_lies_behind_what_is_below() -> None:
     assert ram.below_4_gib("microvm", 256 << 20) == 256 << 20
     assert ram.below_4_gib("microvm", 4 << 30) == 3 << 30
     assert ram.below_4_gib("q35", 4 << 30) == 2 << 30
+
+
+def test_only_a_file_of_the_memorys_size_that_cannot_be_cut_off_is_taken_for_it() -> None:
+    fd = os.memfd_create("memory-backend-memfd", os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, 8192)
+        for size in (8192, 4096):
+            with pytest.raises(FileNotFoundError, match="memory is not to be found"):
+                ram.memory_file(os.getpid(), size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        with pytest.raises(FileNotFoundError):
+            ram.memory_file(os.getpid(), 4096)
+        found = ram.memory_file(os.getpid(), 8192)
+        assert os.path.sameopenfile(found, fd)
+        os.close(found)
+    finally:
+        os.close(fd)
+
+
+def test_a_memory_that_is_cut_off_while_it_is_copied_ends_the_copy(tmp_path, monkeypatch) -> None:
+    paths = tmp_path / "source", tmp_path / "target"
+    paths[0].write_bytes(b"x" * 8192)
+    real = os.sendfile
+
+    def cut(target: int, source: int, start: int, size: int) -> int:
+        os.truncate(paths[0], 0)
+        return real(target, source, start, size)
+
+    monkeypatch.setattr(os, "sendfile", cut)
+    with (
+        open(paths[0], "rb") as source,
+        open(paths[1], "wb") as target,
+        pytest.raises(OSError, match="ends before it should"),
+    ):
+        snapshots._copy(source.fileno(), target.fileno())
 
 
 class Machine(threading.Thread):
@@ -135,6 +172,43 @@ def test_a_machine_that_does_not_answer_is_given_up(monkeypatch) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(LaunchError, match="does not answer"):
         Stub(ours)
+
+
+class Hostile(Machine):
+    """Answers a question for registers with what it likes, as often as it likes."""
+
+    def __init__(self, sock: socket.socket, said: bytes, times: int = 1) -> None:
+        super().__init__(sock, False)
+        self.said, self.times = said, times
+
+    def answer(self, content: bytes) -> None:
+        if content == b"g":
+            for _ in range(self.times):
+                self.sock.sendall(self.said)
+        else:
+            super().answer(content)
+
+
+@pytest.mark.parametrize(
+    ("said", "times", "told"),
+    [
+        (b"$zz#00", 1, "does not keep to its protocol"),
+        (b"$0000#00", 1, "does not keep to its protocol"),
+        (b"$\xff#00", 1, "does not keep to its protocol"),
+        (b"$" + b"0" * 65536, 1 << 30, "does not keep to its protocol"),
+        (b"$T05#00", 1 << 30, "does not answer"),
+    ],
+)
+def test_a_debugging_end_that_talks_nonsense_or_without_end_is_given_up(
+    said: bytes, times: int, told: str, monkeypatch
+) -> None:
+    monkeypatch.setattr(gdbstub, "ANSWER_SECONDS", 0.5)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        Hostile(theirs, said, times).start()
+        stub = Stub(ours)
+        with pytest.raises(LaunchError, match=told):
+            stub.registers(0)
 
 
 def test_a_machine_that_ends_is_told_by_the_end_of_the_stream() -> None:

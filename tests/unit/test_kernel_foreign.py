@@ -72,6 +72,23 @@ def test_modules_come_after_what_they_need_and_once() -> None:
     assert initramfs.in_order(needs, ("pci", "erofs", "built-in")) == ["virtio", "ring", "pci", "erofs"]
 
 
+def test_modules_that_need_one_another_are_taken_once_each() -> None:
+    assert initramfs.in_order({"a": ["b"], "b": ["a"], "c": ["c"]}, ("a", "c")) == ["b", "a", "c"]
+
+
+def test_what_lies_beside_modules_is_left_out_and_only_compressed_ones_are_refused(boot: Path) -> None:
+    folder = boot.parent / "lib/modules" / RELEASE
+    for name in ("erofs.ko.debug", "erofs.kobold"):
+        (folder / "kernel/fs" / name).write_text("")
+    assert initramfs.modules_of(str(folder))["erofs"] == f"{folder}/kernel/fs/erofs/erofs.ko"
+    for ending in ("gz", "xz", "zst"):
+        packed = folder / f"kernel/fs/other.ko.{ending}"
+        packed.write_text("")
+        with pytest.raises(InputError, match="is compressed"):
+            initramfs.modules_of(str(folder))
+        packed.unlink()
+
+
 def test_what_a_module_needs_is_read_from_it() -> None:
     assert initramfs.dependencies_of(module("a,b-c")) == ["a", "b_c"]
     assert initramfs.dependencies_of(module()) == initramfs.dependencies_of(b"nothing") == []
@@ -99,6 +116,14 @@ def test_a_kernel_is_taken_once_and_found_by_its_name(boot: Path, tmp_path: Path
     again = taken(boot, cache, name="stock")
     assert again.digest == made.digest == kept.kernel_named(cache, "stock").digest
     assert [name for name in os.listdir(f"{cache}/kernels") if name.endswith(".new")] == []
+
+
+@pytest.mark.parametrize("name", ["server", ".x", "beef"])
+def test_a_name_that_would_make_it_everybodys_or_nobodys_is_refused_before_anything_is_read(
+    name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="is no name for a kernel"):
+        foreign.take(f"{tmp_path}/none", "", name, f"{tmp_path}/cache")
 
 
 def compress(module: Path) -> None:

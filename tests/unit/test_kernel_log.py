@@ -97,6 +97,12 @@ def test_a_ring_that_is_not_there_or_says_nonsense_has_no_records() -> None:
     assert Log(POINTER, memory.read).records() == []
 
 
+def test_a_ring_of_which_only_the_beginning_is_mapped_has_no_records() -> None:
+    memory = Memory(["one"])
+    log = Log(POINTER, lambda address, size: b"" if address == RING + 48 else memory.read(address, size))
+    assert log.records() == []
+
+
 def test_an_address_is_named_by_the_function_that_it_is_in() -> None:
     symbols = Symbols(SYSTEM_MAP)
     assert symbols.name(0xFFFFFFFF81001000) == "schedule"

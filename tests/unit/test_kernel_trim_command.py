@@ -9,6 +9,7 @@ import pytest
 from swiftlet.cli import main as cli
 from swiftlet.cli.options import InputError
 from swiftlet.guest import qemu
+from swiftlet.image.kernel import kept
 from swiftlet.model.error import HostError
 from swiftlet.node import derived
 from tests.unit import fakenode
@@ -109,11 +110,11 @@ def test_bad_input_is_told_before_the_daemon_is_asked(node, says, words, told):
     assert code == 125 and told in errors and not any(call.method.endswith("KernelTrim") for call in node.calls)
 
 
-@pytest.mark.parametrize("name", ["server", "net+mine", "", "../x", "Web", ".trim", "a b"])
-def test_a_derived_kernel_takes_no_profiles_name_and_none_that_hides_it(name):
-    with pytest.raises(InputError, match="is no name for a derived kernel"):
-        derived._checked_name(name)
-    assert derived._checked_name("hello-web") == "hello-web"
+@pytest.mark.parametrize("name", ["server", "net+mine", "", "../x", "Web", ".trim", "a b", "beef"])
+def test_a_kernel_takes_no_profiles_name_no_digests_and_none_that_hides_it(name):
+    with pytest.raises(InputError, match="is no name for a kernel"):
+        kept.checked_name(name)
+    assert kept.checked_name("hello-web") == "hello-web" and kept.checked_name("bee") == "bee"
 
 
 def test_what_is_missing_to_try_kernels_is_told_before_anything_is_made(monkeypatch):
@@ -126,10 +127,10 @@ def test_what_is_missing_to_try_kernels_is_told_before_anything_is_made(monkeypa
 def test_what_a_volume_needs_is_kept_though_no_trial_runs_it():
     from swiftlet.model.workload import Volume, Workload
 
-    def kept(*volumes):
+    def kept_for(*volumes):
         return {each.symbol for each in derived._kept([Workload(("a@1",), volumes=volumes)])}
 
-    assert kept(Volume("/a", "/b")) - kept() == {"CONFIG_FUSE_FS", "CONFIG_VIRTIO_FS"}
+    assert kept_for(Volume("/a", "/b")) - kept_for() == {"CONFIG_FUSE_FS", "CONFIG_VIRTIO_FS"}
 
 
 def test_explain_tells_what_is_known_of_an_option_of_a_derived_kernel(node, capsys):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,3 +94,15 @@ def test_a_copy_does_not_outlive_a_profile_that_is_broken_off(product: Product) 
     asked.kill()
     asked.communicate()
     assert eventually(lambda: product.json("ps", "-a") == [])
+
+
+def test_a_profile_whose_watcher_is_killed_says_so_and_leaves_no_copy(product: Product) -> None:
+    asked = product.spawn("boot", "profile", "--as", "vm", "-t", "busybox", "--", "sleep", "60")
+    guests = Path(product.instance.root, "guests")
+    eventually(lambda: [*guests.glob("*/debugger.sock")], 120)
+    watchers = [number for number, line in product.processes().items() if "swiftlet.node.pull" in line]
+    for number in watchers:
+        os.kill(number, signal.SIGKILL)
+    _, errors = asked.communicate(timeout=30)
+    assert len(watchers) == 1 and asked.returncode == 125 and "boot watch was killed by signal 9" in errors
+    assert product.json("ps", "-a") == []

@@ -33,6 +33,8 @@ def take(path: str, modules: str, name: str, cache: str) -> Kernel:
     modules: the folder of its modules, "" for /lib/modules/RELEASE beside its /boot. name: by which it is found again,
     "" for its release. Raises InputError for what is no kernel or lacks what machines need, FullError, StoreError.
     """
+    if name:
+        kept.checked_name(name)
     image = _read(path)
     release = release_of(image)
     if not release:

@@ -22,6 +22,8 @@ WANTED = (*NEEDED, "virtio_net", "virtio_rng", "virtiofs")
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 """In a module's .modinfo (scripts/mod/modpost.c): the names of others, with commas between them."""
 
+_COMPRESSED = (".ko.gz", ".ko.xz", ".ko.zst")
+"""What modules end in that were installed compressed (scripts/Makefile.modinst)."""
 
 _FOLDER, _FILE = 0o040755, 0o100755
 
@@ -38,13 +40,12 @@ def modules_of(folder: str) -> dict[str, str]:
     found = {}
     for place, _, names in os.walk(f"{folder}/kernel"):
         for name in names:
-            stem, dot, ending = name.partition(".ko")
-            if dot and ending:
+            if name.endswith(_COMPRESSED):
                 raise InputError(
                     f"{place}/{name} is compressed", "unpack the modules, or take a kernel with plain ones"
                 )
-            if dot:
-                found[_module_name(stem)] = f"{place}/{name}"
+            if name.endswith(".ko"):
+                found[_module_name(name.removesuffix(".ko"))] = f"{place}/{name}"
     return found
 
 
@@ -70,12 +71,15 @@ def _module_name(text: str) -> str:
 def in_order(dependencies: Mapping[str, Sequence[str]], wanted: Iterable[str]) -> list[str]:
     """The wanted modules, each after those that it needs. What is none of the modules is left out: it is built in."""
     found: list[str] = []
+    seen: set[str] = set()
 
     def add(name: str) -> None:
-        for needed in dependencies.get(name, ()):
+        if name in seen or name not in dependencies:
+            return
+        seen.add(name)  # before those that it needs: they may need it as well
+        for needed in dependencies[name]:
             add(needed)
-        if name in dependencies and name not in found:
-            found.append(name)
+        found.append(name)
 
     for name in wanted:
         add(name)

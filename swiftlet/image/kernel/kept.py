@@ -33,6 +33,9 @@ from swiftlet.model.error import InputError, NotFoundError
 _SHORTEST = 4
 """Digits that a digest's beginning must have, so that no profile's name is taken for one."""
 
+_BEGINNING = re.compile(f"[0-9a-f]{{{_SHORTEST},64}}")
+_NAME = re.compile(r"[a-z][a-z0-9._-]{0,60}")
+
 LINES = "vmlinux.lines"
 
 INITRAMFS = "initramfs"
@@ -88,10 +91,11 @@ class Kernel(NamedTuple):
         return self.bzimage if self.initramfs else self.vmlinux
 
     def told(self) -> dict[str, Any]:
-        """As JSON, for whoever asks from outside."""
+        """As JSON, for whoever asks from outside. vmlinux: None where there is none (`initramfs`)."""
         members, names = self._asdict(), [name for name in names_of(self) if not _is_hidden(name)]
         name = names[-1] if names else ""
-        return {**members, "name": name, "vmlinux": self.vmlinux, "bzimage": self.bzimage, "names": names}
+        vmlinux = self.vmlinux if os.path.exists(self.vmlinux) else None
+        return {**members, "name": name, "vmlinux": vmlinux, "bzimage": self.bzimage, "names": names}
 
 
 def kernel_of(cache: str, digest: str) -> Kernel | None:
@@ -168,7 +172,7 @@ def kernel_named(cache: str, text: str) -> Kernel:
     found = [(when, kernel) for kernel in kernels for name, when in _names(kernel) if name == text]
     if found:
         return max(found, key=lambda each: each[0])[1]
-    if re.fullmatch(f"[0-9a-f]{{{_SHORTEST},64}}", text):
+    if _BEGINNING.fullmatch(text):
         begin = [kernel for kernel in kernels if kernel.digest.startswith(text)]
         if len(begin) > 1:
             raise InputError(
@@ -190,6 +194,16 @@ def _unknown(text: str, kernels: list[Kernel]) -> NotFoundError:
     return NotFoundError(
         f"no kernel {text}", f"there are: {', '.join(names)}; `swiftlet kernel ls` shows their digests"
     )
+
+
+def checked_name(name: str) -> str:
+    """A name that somebody gives a kernel. Raises InputError for one that is a profile's, hidden or like a digest's."""
+    from swiftlet.image.kernel.profile import PROFILES
+
+    if not _NAME.fullmatch(name) or name in PROFILES or _BEGINNING.fullmatch(name):
+        hint = "small letters, digits, '.', '_' and '-', no profile's name and no digest's, as in: --name hello-web"
+        raise InputError(f"--name: {name!r} is no name for a kernel", hint)
+    return name
 
 
 def names_of(kernel: Kernel) -> list[str]:

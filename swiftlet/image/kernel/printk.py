@@ -74,8 +74,11 @@ class Log:
         return (bits, descriptors, infos, head, tail) if bits <= _MOST_RECORDS_BITS else None
 
     def _data(self) -> bytes | None:
-        start = int.from_bytes(self._read(self._pointer, 8), "little")
-        bits, place = _DATA.unpack(self._read(start + _DATA_AT, _DATA.size))
+        pointer = self._read(self._pointer, 8)
+        ring = self._read(int.from_bytes(pointer, "little") + _DATA_AT, _DATA.size) if len(pointer) == 8 else b""
+        if len(ring) < _DATA.size:
+            return None
+        bits, place = _DATA.unpack(ring)
         data = self._read(place, 1 << bits) if bits <= _MOST_BYTES_BITS else b""
         return data if len(data) == 1 << bits else None
 
