@@ -146,7 +146,7 @@ def argv(settings: Settings) -> tuple[str, ...]:
     ]  # fmt: skip
     if DEBUGGER in settings.descriptors:
         words += ["-chardev", f"socket,id={DEBUGGER},fd={_number(settings, DEBUGGER)},server=on,wait=off"]
-        words += ["-gdb", f"chardev:{DEBUGGER}"]
+        words += ["-gdb", f"chardev:{DEBUGGER}", "-S"]  # or it may have run on before the watcher is heard
     if settings.clone:
         words += ["-incoming", "defer"]
         words += [

@@ -29,6 +29,7 @@ def test_a_machine_that_runs_is_profiled_and_left_alone(product: Product, tmp_pa
     figure = tmp_path / "boot.svg"
     found = profiled(product, "web", "-o", str(figure))
     assert product.json("ps") == before
+    product.ok("rm", "-f", "web")
 
     at = {mark["mark"]: mark["watched_ms"] for mark in found["marks"]}
     names = ["asked", "prepared", "launched", "QEMU begins", "kernel", "init", "workload", "service"]
@@ -55,7 +56,6 @@ def test_a_machine_that_runs_is_profiled_and_left_alone(product: Product, tmp_pa
     assert found["removable"][0]["ms"] >= found["removable"][-1]["ms"] > 0
     titles = [each.text or "" for each in ElementTree.parse(figure).iter() if each.tag.endswith("title")]
     assert any(title.startswith("start_kernel: ") for title in titles)
-    product.ok("rm", "-f", "web")
 
 
 def test_a_workload_is_profiled_without_being_run_and_ends_by_itself(product: Product) -> None:
