@@ -279,14 +279,16 @@ method KernelBuild(profile: string, source: ?string, fragments: ?[]Fragment) -> 
 method KernelImport(path: string, modules: ?string, name: ?string) -> (kernel: KernelLine, reused: bool)
 
 # Kernels are built and tried until none of the checks' options can go, or budget kernels were built; the same call goes
-# on where an earlier one was broken off. gate: what `guest check` checks is one of the checks. compare: a profile that
-# is built and started beside the result.
+# on where an earlier one was broken off. gate: what `guest check` checks is one of the checks. wished: a configuration
+# (defconfig without a text: the source's) of which the start has, besides, what can be had. compare: a profile that is
+# built and started beside the result.
 method KernelTrim(
   workloads: ?[]object,
   gate: ?bool,
   profile: ?string,
   source: ?string,
   fragments: ?[]Fragment,
+  wished: ?Fragment,
   name: ?string,
   budget: ?int,
   compare: ?string

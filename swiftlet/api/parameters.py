@@ -177,13 +177,18 @@ class KernelImport(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class KernelTrim(msgspec.Struct, forbid_unknown_fields=True):
-    """workloads: as of `Run`. profile, source, fragments: of the start, as of `KernelBuild`. compare: a profile."""
+    """workloads: as of `Run`. profile, source, fragments: of the start, as of `KernelBuild`. compare: a profile.
+
+    wished: a whole configuration of which the start has, besides, what can be had; `defconfig` without a text is that
+    of the source.
+    """
 
     workloads: tuple[dict[str, Any], ...] = ()
     gate: bool = False
     profile: str = "full"
     source: str | None = None
     fragments: tuple[Fragment, ...] = ()
+    wished: Fragment | None = None
     name: str = "derived"
     budget: int = 12
     compare: str = "server"

@@ -42,7 +42,7 @@ def build(parsed: Parsed) -> int:
     return 0
 
 
-def fragment(given: str) -> dict[str, str]:
+def fragment(given: str, flag: str = "--config") -> dict[str, str]:
     """A fragment of the caller's own, read here because the daemon has another folder; else one of swiftlet's."""
     if "/" not in given and not given.endswith(".config"):
         return {"name": given}
@@ -50,9 +50,9 @@ def fragment(given: str) -> dict[str, str]:
         with open(given, encoding="utf-8") as file:
             return {"name": os.path.basename(given), "text": file.read()}
     except OSError as error:
-        raise InputError(f"--config {given}: {error.strerror}") from None
+        raise InputError(f"{flag} {given}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InputError(f"--config {given}: not a text") from None
+        raise InputError(f"{flag} {given}: not a text") from None
 
 
 def import_(parsed: Parsed) -> int:

@@ -48,14 +48,25 @@ def _asked(parsed: Parsed, client: Client) -> dict[str, Any]:
         "fragments": [fragment(given) for given in parsed.many("config")],
         "budget": _budget(parsed.one("budget", "12")),
     }
-    for key, member in (("from", "profile"), ("name", "name"), ("compare", "compare")):
+    for key, member in (("name", "name"), ("compare", "compare")):
         if parsed.on(key):
             asked[member] = parsed.one(key)
+    if parsed.on("from"):
+        start = parsed.one("from")
+        whole = start == "defconfig" or "/" in start or start.endswith(".config")
+        asked |= {"wished": _configuration(start)} if whole else {"profile": start}
     if parsed.on("source"):
         asked["source"] = os.path.abspath(os.path.expanduser(parsed.one("source")))
     if not asked["workloads"] and not asked["gate"]:
         raise InputError("kernel trim: no checks", "give --workload FILE, --gate, or both")
     return asked
+
+
+def _configuration(given: str) -> dict[str, str]:
+    """A whole configuration: the tree's own by its name, one of the caller's by its path."""
+    from swiftlet.cli.kernel import fragment
+
+    return {"name": given} if given == "defconfig" else fragment(given, "--from")
 
 
 def _budget(text: str) -> int:
@@ -139,7 +150,7 @@ COMMAND = Command(
         Option("--gate", "what `swiftlet guest check` checks has to pass, too"),
         Option("--budget", "kernels that may be built, the full one included (12)", "COUNT"),
         Option("--name", "of the kernel that comes out (derived)", "NAME"),
-        Option("--from", "the profile to start from (full)", "PROFILE"),
+        Option("--from", "the start: a profile (full), defconfig, or a configuration by its path", "START"),
         Option("--config", "lines of a configuration over that profile: a file, or pmem", "FRAGMENT", many=True),
         Option("--source", "a kernel tree or an archive of one (Debian's linux-source-6.1)", "PATH"),
         Option("--compare", "the profile that the result is shown beside (server)", "PROFILE"),

@@ -18,7 +18,7 @@ import msgspec
 from swiftlet.gate.options import NEEDS
 from swiftlet.gate.program import program
 from swiftlet.guest import trial
-from swiftlet.image.kernel import build, configuration, derived, footprint, kept, profile, trim
+from swiftlet.image.kernel import build, configuration, derived, footprint, kept, profile, trim, wished
 from swiftlet.image.kernel.configuration import Wanted
 from swiftlet.image.kernel.kept import Kernel
 from swiftlet.image.kernel.make import Make
@@ -60,12 +60,13 @@ def kernel_trim(work: Work) -> dict[str, Any]:
         raise InputError("--budget: fewer than 2 kernels derive nothing", "12 are usual; the full one is one of them")
     trial.check_programs()
     compared = profile.profile_named(asked["compare"])
-    _, start = requested(asked["profile"], asked["fragments"])
+    _, needed = requested(asked["profile"], asked["fragments"])
     cache = work.layout.cache
     with Guard(work.layout) as guard:  # so that nobody empties the cache meanwhile
         checks, about = _checks(work, workloads, guard.directory)
         path = asked["source"] or DEBIAN
         source = source_at(path, cache, lambda: work.progress("unpack", os.path.basename(path), 0, 0))
+        start = _start(work, source, needed, f"{guard.directory}/start")
         stays = _kept(workloads)
         check = trials.all_of(checks)
         state = f"{cache}/trim/{trim.key_of(source, start, stays, about)[:16]}"
@@ -79,6 +80,20 @@ def kernel_trim(work: Work) -> dict[str, Any]:
                 progress=work.progress,
             )  # fmt: skip
         return {"derived": {**_told(result), "compared": _compared(work, source, result, compared, check)}}
+
+
+def _start(work: Work, source: Source, needed: list[Wanted], folder: str) -> list[Wanted]:
+    """What is needed, and what can be had besides of the configuration that is named, if one is.
+
+    folder: where the tree's tools judge it.
+    """
+    given = work.parameters["wished"]
+    if given is None:
+        return needed
+    if given["text"] is None and given["name"] != wished.DEFCONFIG:
+        raise InputError(f"--from {given['name']}: no text of it", f"only {wished.DEFCONFIG} needs none")
+    text = wished.text_of_tree(source) if given["text"] is None else given["text"]
+    return wished.over(source, wished.builtin(text, given["name"]), needed, folder, work.progress)
 
 
 def _kept(workloads: Sequence[Workload]) -> list[Wanted]:

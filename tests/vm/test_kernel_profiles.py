@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from swiftlet.image.kernel import build, configuration, profile
+from swiftlet.image.kernel import build, configuration, profile, wished
 from swiftlet.image.kernel.source import Source
 from swiftlet.model.error import KernelError
 from tests.vm.conftest import PROFILE
@@ -54,3 +54,12 @@ def test_a_request_that_is_dropped_is_told_with_what_it_needs(debian_source: Sou
     assert re.search(r"CONFIG_EXT4_FS=y \(mine\.config, line 2\) needs BLOCK", str(caught.value))
     assert "CONFIG_NO_SUCH=y (mine.config, line 3) is no option of this kernel" in str(caught.value)
     assert caught.value.hint
+
+
+def test_what_can_be_had_of_the_trees_own_configuration_is_started_from(debian_source: Source, tmp_path: Path) -> None:
+    needed = list(profile.requests_of(profile.profile_named("full")).values())
+    asked = wished.builtin(wished.text_of_tree(debian_source), wished.DEFCONFIG)
+    start = wished.over(debian_source, asked, needed, str(tmp_path / "wished"))
+    values = configuration.read(build.configure(debian_source, start, str(tmp_path / "work")))
+    assert configuration.unmet(needed, values) == []
+    assert values["CONFIG_DRM_I915"] == values["CONFIG_NFS_FS"] == "y" and "CONFIG_MODULES" not in values

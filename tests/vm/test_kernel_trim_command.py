@@ -172,3 +172,41 @@ def test_a_derivation_that_is_killed_while_it_tries_a_kernel_leaves_no_machine_a
     eventually(lambda: all(user_of(number) == -1 for number in machines), 5)
     assert installation.json(*words)["complete"]
     assert builds(log) == 3  # the full kernel was not built again
+
+
+def test_a_derivation_starts_from_the_configuration_of_a_tree_or_of_a_distribution(
+    installation: Product, words: tuple[str, ...], tmp_path: Path, tree: Path
+) -> None:
+    for name in ("SOUND", "RADIO"):
+        (tree / "Kconfig").write_text(f'{(tree / "Kconfig").read_text()}\nconfig {name}\n\tbool "{name}"\n')
+    defconfig = tree / "arch/x86/configs/x86_64_defconfig"
+    defconfig.parent.mkdir(parents=True, exist_ok=True)
+    defconfig.write_text("CONFIG_SOUND=m\nCONFIG_UNKNOWNTHING=y\n")
+    place = words.index("--from") + 1
+    asked = [*words[:-1], str(packed(tree))]
+    found = installation.json(*asked[:place], "defconfig", *asked[place + 1 :])
+    assert found["complete"] and all(run["passed"] for run in found["runs"])
+    told = installation.json("kernel", "explain", "SOUND", "mine")
+    assert told["evidence"]["told"] == "dropped because run 1 passed without it"
+
+    own = tmp_path / "config-6.1-cloud"
+    own.write_text("CONFIG_RADIO=m\n")
+    installation.json(*asked[:place], str(own), *asked[place + 1 :])
+    assert installation.json("kernel", "explain", "RADIO", "mine")["evidence"]["run"] == 1
+
+
+def test_a_start_that_is_no_configuration_is_refused(
+    installation: Product, words: tuple[str, ...], tmp_path: Path, log: Path
+) -> None:
+    bad = tmp_path / "bad.config"
+    bad.write_text("what?\n")
+    place = words.index("--from") + 1
+    for start, told in (
+        (str(bad), "bad.config, line 1: 'what?' is no option"),
+        (f"{tmp_path}/none", f"--from {tmp_path}/none: No such file or directory"),
+        ("defconfig", "has no arch/x86/configs/x86_64_defconfig"),
+        ("debian", "no kernel profile debian"),
+    ):
+        done = installation.run(*words[:place], start, *words[place + 1 :])
+        assert done.returncode == 125 and told in done.stderr, done.stderr
+    assert builds(log) == 0
