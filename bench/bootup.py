@@ -110,7 +110,7 @@ def clone(lab: Lab) -> Guest:
 def take_snapshot(place: Installation, answer: str) -> str:
     """Boot the guest that clones are made of and save it; its id."""
     guest = place.start("--name", SOURCE, *answer_words(answer))
-    place.call("snapshot", SOURCE, SNAPSHOT.removeprefix(f"{SOURCE}:"))
+    place.call("snapshot", SOURCE, SNAPSHOT.removeprefix(f"{SOURCE}:"), "--port", str(ANSWER_PORT))
     return guest.id
 
 

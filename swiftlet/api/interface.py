@@ -213,8 +213,9 @@ method Remove(guest: string, force: ?bool) -> ()
 
 method Insert(guest: string, template: string) -> (progress: ?Progress)
 
-# Saves a virtual machine that runs; it stands still meanwhile.
-method Snapshot(guest: string, name: string) -> (snapshot: Snapshot)
+# Saves a virtual machine that runs; it stands still meanwhile. ports: of the guest, on which it has to listen before;
+# those that it publishes when nothing is said.
+method Snapshot(guest: string, name: string, ports: ?[]int) -> (snapshot: Snapshot)
 
 method Snapshots() -> (snapshots: []Snapshot)
 

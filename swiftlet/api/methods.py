@@ -20,12 +20,12 @@ from swiftlet.api.service import Call, Interface, Method, Reply
 from swiftlet.linux.pipe import is_anonymous
 from swiftlet.model.error import CommandNotFoundError, ConflictError, InputError, SwiftletError
 from swiftlet.model.workload import Workload
-from swiftlet.node import bootprofile, describe, execute
+from swiftlet.node import bootprofile, describe, execute, ready
 from swiftlet.node.check import check_command, clone_of, workload_of
 from swiftlet.node.guests import Progress, Started
 from swiftlet.node.node import Node
 from swiftlet.node.record import Guest
-from swiftlet.node.snapshots import Snapshot, document_of
+from swiftlet.node.snapshots import Snapshot, document_of, saveable
 
 Result = TypeVar("Result")
 
@@ -184,6 +184,8 @@ class Methods:
         guest = self._guests.find(given.guest)
 
         async def take() -> Snapshot:
+            saveable(guest)
+            await ready.wait(guest, ready.published(guest) if given.ports is None else given.ports)
             async with guest.busy:
                 return await self._guests.machines.snapshots.take(guest, given.name)
 

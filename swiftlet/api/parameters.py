@@ -23,10 +23,13 @@ class Run(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Snapshot(msgspec.Struct, forbid_unknown_fields=True):
-    """name: of the snapshot that is to be taken of a guest."""
+    """name: of the snapshot that is to be taken of a guest. ports: of the guest, on which it has to listen before;
+    None: those that it publishes.
+    """
 
     guest: str
     name: str
+    ports: tuple[int, ...] | None = None
 
 
 class OneSnapshot(msgspec.Struct, forbid_unknown_fields=True):

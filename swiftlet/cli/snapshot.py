@@ -5,17 +5,33 @@ from __future__ import annotations
 import sys
 
 from swiftlet.api.client import Client
-from swiftlet.cli.options import JSON, Command, Parsed
+from swiftlet.cli.options import JSON, Command, Option, Parsed
 from swiftlet.cli.table import age_text, print_json, print_table, size_text
+from swiftlet.model.error import InputError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def take(parsed: Parsed) -> int:
     """Save a guest under a name."""
     guest, name = parsed.arguments
+    if parsed.on("now") and parsed.on("port"):
+        raise InputError("--now and --port: either it is waited for, or not")
+    asked: dict[str, Any] = {"guest": guest, "name": name}
+    if parsed.on("now") or parsed.on("port"):
+        asked["ports"] = [_port(each) for each in parsed.many("port")]
     with Client() as client:
-        answer, _ = client.call("Snapshot", {"guest": guest, "name": name})
+        answer, _ = client.call("Snapshot", asked)
     sys.stdout.write(f"{answer['snapshot']['name']}\n")
     return 0
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise InputError(f"--port: {text!r} is no port of the guest", "a number from 1 to 65535")
+    return int(text)
 
 
 def listing(parsed: Parsed) -> int:
@@ -52,11 +68,16 @@ COMMANDS = (
         usage="GUEST NAME",
         arguments=(2, 2),
         about=(
-            "The machine stands still for a moment and goes on; the word `take` may be left out.\n"
+            "Waits until the guest listens on every TCP port that it publishes, a minute at most. Then the machine\n"
+            "stands still for a moment and goes on; the word `take` may be left out.\n"
             "`swiftlet run --from GUEST:NAME` starts a clone: the same machine with a name, an address, a clock and\n"
             "random numbers of its own."
         ),
-        examples=("swiftlet snapshot take web ready",),
+        options=(
+            Option("--port", "wait until the guest listens on this port of its own instead", "PORT", many=True),
+            Option("--now", "wait for no port"),
+        ),
+        examples=("swiftlet snapshot take web ready", "swiftlet snapshot take web ready --port 8000"),
     ),
     Command(
         "snapshot ls",

@@ -281,6 +281,35 @@ def test_clones_answer_as_somebody_else(product: Product) -> None:
     assert product.json("snapshot", "ls") == []
 
 
+@pytest.mark.parametrize("words", [("-p", "127.0.0.1::80"), ("--port", "80")], ids=["published", "named"])
+def test_a_snapshot_waits_until_the_service_answers(product: Product, words: tuple[str, ...]) -> None:
+    asked = words if words[0] == "--port" else ()
+    late = "sleep 3; exec busybox httpd -f -p 80 -h /etc"
+    product.ok("run", "-d", "--name", "late", *(() if asked else words), *VM[2:], "--", "busybox", "sh", "-c", late)
+    product.ok("snapshot", "late", "now", "--now")
+    begin = time.monotonic()
+    product.ok("snapshot", "late", "ready", *asked)
+    assert time.monotonic() - begin > 1
+    for snapshot, answers in (("late:ready", True), ("late:now", False)):
+        guest = product.ok("run", "--from", snapshot).strip()
+        assert (":80 " in product.ok("exec", guest, "busybox", "netstat", "-lnt")) == answers
+        product.ok("rm", "-f", guest)
+        product.ok("snapshot", "rm", snapshot)
+    product.ok("rm", "-f", "late")
+
+
+def test_a_snapshot_of_what_never_answers_is_given_up_with_the_reason(product: Product) -> None:
+    product.ok("run", "-d", "--name", "short", *VM[2:], "--", "busybox", "sleep", "2")
+    done = product.run("snapshot", "short", "ready", "--port", "80")
+    assert done.returncode == 125 and "guest short is Stopped, not Running" in done.stderr
+    product.ok("rm", "short")
+    product.ok("run", "-d", "--name", "lone", "--network", "none", *VM[2:], "--", "busybox", "sleep", "100")
+    done = product.run("snapshot", "lone", "ready", "--port", "80")
+    assert done.returncode == 125 and "no address of its own to wait at" in done.stderr
+    product.ok("rm", "-f", "lone")
+    assert product.json("snapshot", "ls") == []
+
+
 def test_what_cannot_be_saved_is_refused_with_the_reason(product: Product, tmp_path: Path) -> None:
     product.ok("run", "-d", "--name", "shared", *VM[2:], "-v", f"{tmp_path}:/x", "--", "busybox", "sleep", "1000")
     refused = product.run("snapshot", "shared", "a")

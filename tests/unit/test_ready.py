@@ -1,0 +1,47 @@
+"""Waiting until a guest's service answers."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from typing import Any
+
+import pytest
+
+from swiftlet.model.error import ConflictError
+from swiftlet.node import ready
+
+
+def guest(*, address: str | None = "127.0.0.1", running: bool = True) -> Any:
+    attached = types.SimpleNamespace(address=address) if address else None
+    return types.SimpleNamespace(name="web", attached=attached, is_running=running, state="Stopped")
+
+
+def test_it_ends_as_soon_as_somebody_listens_on_every_port() -> None:
+    async def serve() -> None:
+        async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as one:
+            port = one.sockets[0].getsockname()[1]
+            waiting = asyncio.ensure_future(ready.wait(guest(), [port, port + 1], 5))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+            async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port + 1):
+                await waiting
+
+    asyncio.run(serve())
+
+
+@pytest.mark.parametrize(
+    ("who", "told"),
+    [
+        (guest(), "does not listen on port 9 after 0 s"),
+        (guest(running=False), "guest web is Stopped"),
+        (guest(address=None), "no address"),
+    ],
+)
+def test_it_gives_up_with_the_reason(who: Any, told: str) -> None:
+    with pytest.raises(ConflictError, match=told):
+        asyncio.run(ready.wait(who, [9], 0.1))
+
+
+def test_nothing_is_waited_for_where_there_is_no_port() -> None:
+    asyncio.run(ready.wait(guest(address=None), []))
