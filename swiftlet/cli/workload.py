@@ -28,6 +28,7 @@ OPTIONS = (
     Option("--rm", "remove the guest when it has ended"),
     Option("-p --publish", "publish a port", "[[IP:]HOST:]GUEST[/udp]", many=True),
     Option("-m --memory", "limit of memory, such as 128M; 1M is the least", "SIZE"),
+    Option("--disk", "of a virtual machine: a disk for what it writes, which else is in its memory", "SIZE"),
     Option("--cpus", "limit of CPU time in cores, such as 1.5", "CORES"),
     Option("--cpu-weight", "share of a contended CPU, 1 to 10000 (100 is usual)", "WEIGHT"),
     Option("--pids-limit --pids", "limit of processes and threads", "COUNT"),
@@ -135,10 +136,11 @@ def template_path(template: str, folder: str) -> str:
 
 def _resources(parsed: Parsed) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    if parsed.on("memory"):
-        from swiftlet.model.spelling import parse_size
+    for key in ("memory", "disk"):
+        if parsed.on(key):
+            from swiftlet.model.spelling import parse_size
 
-        found["memory"] = parse_size(parsed.one("memory"))
+            found[key] = parse_size(parsed.one(key))
     if parsed.on("cpus"):
         found["cpus"] = _number(parsed, "cpus")
     for key, member in (("cpu-weight", "cpu_weight"), ("pids", "pids")):

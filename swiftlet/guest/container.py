@@ -24,6 +24,10 @@ class ContainerDriver:
 
     def plan(self, workload: Workload, rootfs: Rootfs, place: Place) -> Bundle:
         """See `Driver.plan`."""
+        if workload.resources.disk:
+            raise InputError(
+                "$.resources.disk: a container has no disk of its own", "leave --disk out, or start it with --as vm"
+            )
         account = account_of(workload.user, place.passwd, place.group)
         hostname = workload.hostname or place.id
         return Bundle(

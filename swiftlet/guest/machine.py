@@ -20,6 +20,9 @@ from swiftlet.model.workload import Resources, Workload
 DEFAULT_MEMORY = 256 << 20
 LEAST_MEMORY = 32 << 20
 
+LEAST_DISK = 16 << 20
+"""Of which a file system's own tables and journal leave 11."""
+
 OVERHEAD = 192 << 20
 """Memory that QEMU takes besides the guest's: its own, translated code, and a server for each volume."""
 
@@ -70,6 +73,16 @@ def memory_of(workload: Workload) -> int:
     return asked & -(1 << 20)
 
 
+def disk_of(workload: Workload) -> int:
+    """Bytes of the disk for what the guest writes to its root, in whole MiB; 0 for none. Raises InputError."""
+    asked = workload.resources.disk
+    if asked and asked < LEAST_DISK:
+        raise InputError(
+            f"$.resources.disk: {asked} bytes are too little for a disk", f"give it {LEAST_DISK >> 20}M or more"
+        )
+    return asked & -(1 << 20)
+
+
 def _refuse(workload: Workload) -> None:
     """What a machine cannot do, rather than something else that was not asked for."""
     if workload.network == "host":
@@ -82,7 +95,9 @@ def _on_host(workload: Workload, memory: int) -> Workload:
     """The workload with the limits of the host's process."""
     asked = workload.resources
     cpus = asked.cpus + HEADROOM if asked.cpus else 0.0
-    limits = Resources(memory + OVERHEAD if asked.memory else 0, cpus, asked.cpu_weight, THREADS)
+    limits = Resources(
+        memory + OVERHEAD if asked.memory else 0, cpus, asked.cpu_weight, THREADS
+    )  # no disk: it is inside
     return msgspec.structs.replace(workload, resources=limits)
 
 
@@ -96,6 +111,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         terminal=workload.tty,
         input_=workload.interactive,
         network=network,
+        disk=bool(workload.resources.disk),
         shares=len(shares),
         clone=bool(found.snapshot),
         debugger=found.watched,
@@ -120,6 +136,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         mapped=found.mapped,
         reporting=reporting,
         debug=qemu.LOOKED_AT if found.watched else "",
+        volatile=workload.remove,
     )
     preloaded = (OPENER,) if found.preloaded else ()
     files = (settings.kernel, *filter(None, (settings.initramfs,)), *images, *preloaded)
@@ -147,6 +164,7 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         shares=shares,
         snapshot=found.snapshot,
         mapped=bool(found.mapped),
+        disk=disk_of(workload),
     )
 
 

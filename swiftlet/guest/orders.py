@@ -47,11 +47,12 @@ def start(
     files: guest path -> text. now_ns: the wall clock. entropy: hexadecimal digits. limits: name -> number of
     setrlimit(2).
     """
+    kept = ("whatever",) if machine.disk else ()  # of a place that it has made unusable before: its own loss
     told = [
-        *_root(len(machine.images) - 1, mapped=machine.mapped),
+        *_root(machine),
         *_kernel_file_systems(bundle.shm_bytes),
         *_volumes(bundle, machine.shares),
-        *(order("f", path, "0644", text) for path, text in files.items()),
+        *(order("f", path, "0644", text, *kept) for path, text in files.items()),
         order("n", "lo", "", "127.0.0.1", "255.0.0.0", ""),
         order("f", "/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "0", "1", "optional"),  # as in a container
         *identity(bundle.hostname, card, now_ns, entropy),
@@ -140,13 +141,23 @@ def command(
     )
 
 
-def _root(images: int, *, mapped: bool) -> Iterable[str]:
-    """The images under an overlay whose upper layer is in the guest's memory."""
+def _root(machine: Machine) -> Iterable[str]:
+    """The images under an overlay whose upper layer is in the guest's memory, or on its disk."""
+    images = len(machine.images) - 1
     for number in range(images):
-        device, how = (f"pmem{number}", "dax=always") if mapped else (f"vd{chr(ord('b') + number)}", "")
+        device, how = (f"pmem{number}", "dax=always") if machine.mapped else (_disk(1 + number), "")
         yield order("m", f"/dev/{device}", f"{_LOWER}/{number}", "erofs", str(_READ_ONLY), how)
-    yield order("m", "tmpfs", _UPPER, "tmpfs", "0", "mode=755")
+    if machine.disk:
+        device = _disk(1 if machine.mapped else 1 + images)
+        yield order("m", f"/dev/{device}", _UPPER, "ext4", "0", "discard,noinit_itable")
+    else:
+        yield order("m", "tmpfs", _UPPER, "tmpfs", "0", "mode=755")
     yield from _overlay(images)
+
+
+def _disk(number: int) -> str:
+    """The name that a kernel gives to a disk, counted from 0; the machine's own root is the first."""
+    return f"vd{chr(ord('a') + number)}"
 
 
 def _overlay(lowers: int) -> Iterable[str]:

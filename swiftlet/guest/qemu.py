@@ -37,7 +37,7 @@ class Settings(NamedTuple):
     saved state instead of booting. counter_khz: how fast the host's time stamp counter counts, 0 for not known. debug:
     words for the kernel instead of `quiet`. initramfs: that the kernel starts from, "" for none. mapped: bytes of every
     image but the first, where the guest maps them instead of reading them as disks. reporting: the guest tells which
-    memory it has freed, and the host has it back.
+    memory it has freed, and the host has it back. volatile: its disk need not survive a power failure.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Settings(NamedTuple):
     initramfs: str = ""
     mapped: tuple[int, ...] = ()
     reporting: bool = False
+    volatile: bool = False
 
 
 INPUT = "input"
@@ -72,12 +73,22 @@ LOOKED_AT = "quiet initcall_debug log_buf_len=512K"
 """What its kernel is told: to note each initcall in memory, and still to print nothing, for that takes time.
 There is room for the initcalls of large kernels; 4M took 35 ms to clear, for it comes with as many records."""
 
+DISK = "disk"
+"""A file that the guest writes to: what it changes of its root."""
+
 OF_CLONES = ("memory", "state", "script")
 """Descriptors that a clone inherits besides those of the machine that was saved."""
 
 
 def channels(
-    *, terminal: bool, input_: bool, network: bool, shares: int, clone: bool = False, debugger: bool = False
+    *,
+    terminal: bool,
+    input_: bool,
+    network: bool,
+    shares: int,
+    disk: bool = False,
+    clone: bool = False,
+    debugger: bool = False,
 ) -> tuple[str, ...]:
     """The names of the descriptors that a machine inherits."""
     names = ["orders", "console", "output"]
@@ -90,6 +101,8 @@ def channels(
         names.append(DEBUGGER)
     if network:
         names.append("tap")
+    if disk:
+        names.append(DISK)
     names += [f"share{number}" for number in range(shares)]
     return (*names, *OF_CLONES) if clone else tuple(names)
 
@@ -275,7 +288,7 @@ def _sink(settings: Settings, name: str) -> str:
 def _descriptor_sets(settings: Settings) -> list[str]:
     """Files that are opened by a name can be descriptors too, when they are announced as a set of one."""
     words: list[str] = []
-    for name in ("console", "output", "errors"):
+    for name in ("console", "output", "errors", DISK):
         if name in settings.descriptors:
             words += ["-add-fd", f"fd={_number(settings, name)},set={_number(settings, name)}"]
     return words
@@ -293,6 +306,14 @@ def _disks(settings: Settings) -> list[str]:
         words += [
             "-blockdev", f"driver=file,node-name=image{number},filename={path},read-only=on,locking=off",
             "-device", f"virtio-blk-{_bus(settings)},drive=image{number}",
+        ]  # fmt: skip
+    if DISK in settings.descriptors:
+        # A full host is the guest's error, not a machine that stands still; what it removes goes back to the host.
+        number = _number(settings, DISK)
+        file = f"driver=file,node-name=disk,filename=/dev/fdset/{number},locking=off,discard=unmap"
+        words += [
+            "-blockdev", f"{file},cache.no-flush=on" if settings.volatile else file,
+            "-device", f"virtio-blk-{_bus(settings)},drive=disk,werror=report,rerror=report",
         ]  # fmt: skip
     return words
 
@@ -336,4 +357,4 @@ def type_for(devices: int, *, pci: bool = False) -> str:
 
 def device_count(descriptors: Sequence[str], images: int, shares: int) -> int:
     """Virtio devices of a machine: the serial one, entropy, a card, disks, shares."""
-    return 2 + ("tap" in descriptors) + images + shares
+    return 2 + ("tap" in descriptors) + (DISK in descriptors) + images + shares

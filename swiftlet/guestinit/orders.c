@@ -132,8 +132,8 @@ int obey(char key, char **field)
 	case 'b': // one file of a folder that is attached elsewhere
 		return write_file(field[1], 0644, "") ?: mount(field[0], field[1], 0, MS_BIND, 0);
 	case 'd': return make_folders(field[0], mode, true) ?: chmod(field[0], mode);
-	case 'f': // path, mode, text, whether it may have no place here
-		return write_file(field[0], mode, field[2]) && !(*field[3] && missing(field[0])) ? -1 : 0;
+	case 'f': // path, mode, text, whether it may have no place here (optional), or may fail (whatever)
+		return write_file(field[0], mode, field[2]) && *field[3] != 'w' && !(*field[3] && missing(field[0])) ? -1 : 0;
 	case 'l': return unlink(field[1]) < 0 && errno != ENOENT ? -1 : symlink(field[0], field[1]);
 	case 'p': return enter_root(field[0]);
 	case 'h': return sethostname(field[0], strlen(field[0]));

@@ -70,7 +70,8 @@ class Machine(msgspec.Struct, frozen=True):
     images: paths of the root's images on the host, the machine's own first. descriptors: what QEMU inherits besides
     standard input, output and error, in the order of their numbers from `first` on. shares: targets in the
     guest of the volumes that are served to it, in the order of their tags. snapshot: of which it is a clone. mapped:
-    its images but the first are mapped from the host's memory, not read as disks.
+    its images but the first are mapped from the host's memory, not read as disks. disk: bytes of one for what is
+    written to the root, 0 for none.
     """
 
     process: Hypervisor
@@ -85,6 +86,7 @@ class Machine(msgspec.Struct, frozen=True):
     shares: tuple[str, ...] = ()
     snapshot: str = ""
     mapped: bool = False
+    disk: int = 0
     first: int = FIRST_DESCRIPTOR
 
 

@@ -28,12 +28,16 @@ class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Limits, 0 for none. memory in bytes, cpus in cores (quota), cpu_weight 1..10000 (100 is usual), pids a count."""
+    """Limits, 0 for none. memory in bytes, cpus in cores (quota), cpu_weight 1..10000 (100 is usual), pids a count.
+
+    disk: of a virtual machine, bytes for what it writes to its root; 0: that is in its memory.
+    """
 
     memory: int = 0
     cpus: float = 0.0
     cpu_weight: int = 0
     pids: int = 4096
+    disk: int = 0
 
 
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -45,6 +45,9 @@ KNOWN = "net"
 SERVED = "# A volume of this host's is served to the guest.\nCONFIG_FUSE_FS=y\nCONFIG_VIRTIO_FS=y\n"
 """A trial has a copy of the volumes and no server of them, so what that takes is kept where there are any."""
 
+WRITTEN = "# What the guest writes is on a disk.\nCONFIG_EXT4_FS=y\n"
+"""A trial's is in its memory."""
+
 STARTS = 3
 """How often each kernel of a comparison is started, in turn."""
 
@@ -100,6 +103,8 @@ def _kept(workloads: Sequence[Workload]) -> list[Wanted]:
     texts = [(f"{KEPT}.config", profile.shipped(KEPT))]
     if any(workload.volumes for workload in workloads):
         texts.append(("volumes", SERVED))
+    if any(workload.resources.disk for workload in workloads):
+        texts.append(("disk", WRITTEN))
     return list(configuration.merged(texts).values())
 
 

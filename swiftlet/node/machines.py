@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from swiftlet.guest import orders, qemu
-from swiftlet.guest.machine import check_same
+from swiftlet.guest.machine import check_same, disk_of
 from swiftlet.image import erofs
 from swiftlet.image.kernel import kept
 from swiftlet.image.kernel.kept import Kernel
@@ -27,7 +27,7 @@ from swiftlet.linux import tsc
 from swiftlet.model.bundle import Bundle, Machine, Rootfs
 from swiftlet.model.error import InputError, NotFoundError
 from swiftlet.model.workload import Workload
-from swiftlet.node import canary
+from swiftlet.node import canary, rootdisk
 from swiftlet.node.diagnose import KernelFiles
 from swiftlet.node.network import Attached
 from swiftlet.node.snapshots import Snapshots
@@ -39,6 +39,12 @@ HYPERVISOR = "qemu@7.2"
 
 MAPPING = ("VIRTIO_PMEM", "FS_DAX")
 """Options of a kernel that can map its root from the host's memory: then it does."""
+
+
+DISKS = ("EXT4_FS",)
+"""Options of a kernel that can keep on a disk what its guest writes."""
+
+_SERVER = "the kernel of `swiftlet kernel build --profile server` has it"
 
 
 NETWORK_SETTINGS = {
@@ -135,7 +141,12 @@ class Machines:
 
     def check(self, workload: Workload) -> None:
         """What is told of a machine before anything is fetched in vain. Raises NotFoundError, InputError."""
-        self.kernel(workload.kernel)
+        kernel = self.kernel(workload.kernel)
+        if disk_of(workload):
+            rootdisk.check_programs()
+            if not kept.has(kernel, DISKS):
+                name = workload.kernel or kernel.name
+                raise InputError(f"$.resources.disk: kernel {name} has no ext4 of its own", _SERVER)
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if workload.resources.memory > there:
             asked = f"{workload.resources.memory >> 20} MiB are more than this host's {there >> 20} MiB"

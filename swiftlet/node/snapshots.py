@@ -153,6 +153,8 @@ def saveable(guest: Guest) -> Bundle:
     if bundle.machine.shares:
         hint = "start it without -v: QEMU 7.2 cannot save a machine with shared folders"
         raise ConflictError(f"guest {guest.name} has volumes", hint)
+    if bundle.machine.disk:
+        raise ConflictError(f"guest {guest.name} has a disk", "start it without --disk: clones share no disk")
     if bundle.tty or bundle.workload.interactive:
         raise ConflictError(f"guest {guest.name} has a terminal or an input of its own", "start it without -i and -t")
     if guest.ports:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from swiftlet.guest.qemu import DISK
 from swiftlet.model.bundle import Bundle, Machine
 from swiftlet.model.error import LaunchError, SwiftletError
 from swiftlet.node import diagnose, hosts, record
@@ -17,6 +18,7 @@ from swiftlet.node.machines import Machines, told_to
 from swiftlet.node.network import Network
 from swiftlet.node.prepare import Prepared, furnish
 from swiftlet.node.record import Guest
+from swiftlet.node.rootdisk import open_disk
 from swiftlet.node.wire import close_all
 
 READY_SECONDS = 45.0
@@ -72,6 +74,9 @@ class Starter:
             ours.append(end)
             roles.append(("tap" if machine else "netns", end))
             record.write_network(guest.folder, guest.attached)
+        if machine is not None and machine.disk:
+            ours.append(await asyncio.to_thread(open_disk, guest.folder, machine.disk))
+            roles.append((DISK, ours[-1]))
         for role, fd in await self._machines.descriptors(machine) if machine else ():
             ours.append(fd)
             roles.append((role, fd))

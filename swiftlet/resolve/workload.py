@@ -13,7 +13,7 @@ from swiftlet.resolve import shape
 from swiftlet.resolve.document import Document, read_document
 
 _GUEST = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
-_RESOURCES = ("memory", "cpus", "cpu_weight", "pids")
+_RESOURCES = ("memory", "cpus", "cpu_weight", "pids", "disk")
 _NO_LIMIT = 4_194_304
 """The kernel's PID_MAX_LIMIT on 64 bits."""
 
@@ -72,6 +72,7 @@ _RESOURCE_READERS: dict[str, shape.Reader[Any]] = {
     "cpus": shape.parsed(spelling.parse_cpus),
     "cpu_weight": shape.whole_number(0, 10000),
     "pids": shape.whole_number(0, _NO_LIMIT),
+    "disk": shape.parsed(spelling.parse_size),
 }
 
 
