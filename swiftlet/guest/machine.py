@@ -12,7 +12,7 @@ import msgspec
 
 from swiftlet.guest import qemu
 from swiftlet.guest.container import ContainerDriver
-from swiftlet.guest.driver import Place
+from swiftlet.guest.driver import MachinePlace, Place
 from swiftlet.model.bundle import Bundle, Hypervisor, Machine, Rootfs
 from swiftlet.model.error import ConflictError, InputError
 from swiftlet.model.workload import Resources, Workload
@@ -104,42 +104,9 @@ def _on_host(workload: Workload, memory: int) -> Workload:
 def _machine(workload: Workload, place: Place, memory: int) -> Machine:
     found = place.machine
     assert found is not None
-    images = tuple(f"{IMAGES}/{number}.erofs" for number in range(len(found.images)))
-    shares = tuple(target for target, _ in place.volumes)
-    network = workload.network == "bridge"
-    descriptors = qemu.channels(
-        terminal=workload.tty,
-        input_=workload.interactive,
-        network=network,
-        disk=bool(workload.resources.disk),
-        shares=len(shares),
-        clone=bool(found.snapshot),
-        debugger=found.watched,
-    )
-    devices = qemu.device_count(descriptors, len(images), len(shares))
-    type_ = qemu.type_for(devices, pci=found.initramfs or bool(found.mapped))
-    reporting = type_ == "q35" or devices < qemu.MMIO_DEVICES  # not worth another machine type
-    processors = max(1, math.ceil(workload.resources.cpus))
-    settings = qemu.Settings(
-        name=place.id,
-        accelerator=found.accelerator,
-        type=type_,
-        kernel=f"{IMAGES}/kernel",
-        memory=memory,
-        processors=processors,
-        images=images,
-        descriptors=descriptors,
-        shares=len(shares),
-        clone=bool(found.snapshot),
-        counter_khz=found.counter_khz,
-        initramfs=f"{IMAGES}/initramfs" if found.initramfs else "",
-        mapped=found.mapped,
-        reporting=reporting,
-        debug=qemu.LOOKED_AT if found.watched else "",
-        volatile=workload.remove,
-    )
+    settings = _settings(workload, place, found, memory)
     preloaded = (OPENER,) if found.preloaded else ()
-    files = (settings.kernel, *filter(None, (settings.initramfs,)), *images, *preloaded)
+    files = (settings.kernel, *filter(None, (settings.initramfs,)), *settings.images, *preloaded)
     process = Hypervisor(
         rootfs=found.hypervisor,
         argv=qemu.argv(settings),
@@ -155,16 +122,50 @@ def _machine(workload: Workload, place: Place, memory: int) -> Machine:
         process=process,
         accelerator=found.accelerator,
         why=found.why,
-        type=type_,
+        type=settings.type,
         kernel=found.kernel,
         memory=memory,
-        processors=processors,
+        processors=settings.processors,
         images=found.images,
-        descriptors=descriptors,
-        shares=shares,
+        descriptors=settings.descriptors,
+        shares=tuple(target for target, _ in place.volumes),
         snapshot=found.snapshot,
         mapped=bool(found.mapped),
         disk=disk_of(workload),
+    )
+
+
+def _settings(workload: Workload, place: Place, found: MachinePlace, memory: int) -> qemu.Settings:
+    """What QEMU is told."""
+    images = tuple(f"{IMAGES}/{number}.erofs" for number in range(len(found.images)))
+    descriptors = qemu.channels(
+        terminal=workload.tty,
+        input_=workload.interactive,
+        network=workload.network == "bridge",
+        disk=bool(workload.resources.disk),
+        shares=len(place.volumes),
+        clone=bool(found.snapshot),
+        debugger=found.watched,
+    )
+    devices = qemu.device_count(descriptors, len(images), len(place.volumes))
+    type_ = qemu.type_for(devices, pci=found.initramfs or bool(found.mapped))
+    return qemu.Settings(
+        name=place.id,
+        accelerator=found.accelerator,
+        type=type_,
+        kernel=f"{IMAGES}/kernel",
+        memory=memory,
+        processors=max(1, math.ceil(workload.resources.cpus)),
+        images=images,
+        descriptors=descriptors,
+        shares=len(place.volumes),
+        clone=bool(found.snapshot),
+        counter_khz=found.counter_khz,
+        initramfs=f"{IMAGES}/initramfs" if found.initramfs else "",
+        mapped=found.mapped,
+        reporting=type_ == "q35" or devices < qemu.MMIO_DEVICES,  # not worth another machine type
+        debug=qemu.LOOKED_AT if found.watched else "",
+        volatile=workload.remove,
     )
 
 
