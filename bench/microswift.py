@@ -8,14 +8,13 @@ configurations are.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
 import time
 from typing import NamedTuple
 
-from bench import bootup, compiler, memory, services, stock
+from bench import bootup, compiler, memory, services, stock, suite
 from bench.bootup import Lab
 from bench.installation import Installation, installation
 from bench.launcher import TREE
@@ -174,39 +173,23 @@ def table(report: Report) -> str:
 
 def main() -> int:
     """Measure, print, and write microswift.json, .png and .svg where --out says."""
-    parser = argparse.ArgumentParser(prog="python -m bench.microswift", description=(__doc__ or "").split("\n\n")[1])
-    parser.add_argument("--json", action="store_true", help="print the document with all samples instead of a table")
+    parser = suite.arguments("microswift", __doc__, "microswift.json, microswift.png and microswift.svg")
     parser.add_argument("--quick", action="store_true", help="one round and one stock guest, under 55 s")
-    parser.add_argument(
-        "--out", metavar="FOLDER", help="write microswift.json, microswift.png and microswift.svg there"
-    )
     parser.add_argument("--root", metavar="FOLDER", default=ROOT, help="where images are kept between runs")
     options = parser.parse_args()
-    if os.geteuid():
-        print("bench.microswift: machines have taps, which root only can make (try sudo)", file=sys.stderr)
-        return 125
+    if not suite.is_root("microswift", "machines are started"):
+        return suite.REFUSED
     if lacking := missing():
         hint = f"apt-get install {' '.join(lacking.values())}"
-        print(f"bench.microswift: missing {', '.join(lacking)}: {hint}", file=sys.stderr)
-        return 125
-    try:
-        report = run(QUICK if options.quick else FULL, options.root)
-    except OSError as error:
-        print(f"bench.microswift: {error}", file=sys.stderr)
-        return 1
-    print(report.text() if options.json else table(report))
-    if options.out:
-        _write(report, options.out)
-    return 0
+        return suite.refused("microswift", f"missing {', '.join(lacking)}: {hint}")
+    size = QUICK if options.quick else FULL
+    return suite.run("microswift", options, lambda: run(size, options.root), table, _draw)
 
 
-def _write(report: Report, folder: str) -> None:
+def _draw(report: Report, path: str) -> None:
     from bench.microswift_figure import draw
 
-    os.makedirs(folder, exist_ok=True)
-    with open(f"{folder}/microswift.json", "w") as file:
-        file.write(report.text() + "\n")
-    draw(report, f"{folder}/microswift")
+    draw(report, path)
 
 
 if __name__ == "__main__":

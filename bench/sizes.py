@@ -7,7 +7,6 @@ what is small is known to start, and what that costs is known too.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from bench import suite
 from bench.installation import Installation, installation
 from bench.launcher import TREE
 from bench.report import Report, machine, median
@@ -195,28 +195,16 @@ def table(report: Report) -> str:
 
 def main() -> int:
     """Measure, print, and write sizes.json where --out says."""
-    parser = argparse.ArgumentParser(prog="python -m bench.sizes", description=(__doc__ or "").split("\n\n")[1])
-    parser.add_argument("--json", action="store_true", help="print the document with all samples instead of a table")
-    parser.add_argument("--out", metavar="FOLDER", help="write sizes.json there")
+    parser = suite.arguments("sizes", __doc__, "sizes.json")
     parser.add_argument("--root", metavar="FOLDER", default=ROOT, help="where images are kept between runs")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of starts in every form")
     parser.add_argument("--only", metavar="NAMES", default="", help="guests, separated by commas")
     options = parser.parse_args()
-    if os.geteuid():
-        print("bench.sizes: machines have taps, which root only can make (try sudo)", file=sys.stderr)
-        return 125
+    if not suite.is_root("sizes", "machines are started"):
+        return suite.REFUSED
     wanted = options.only.split(",") if options.only else [guest.name for guest in GUESTS]
-    try:
-        report = run(options.root, [guest for guest in GUESTS if guest.name in wanted], options.rounds)
-    except OSError as error:
-        print(f"bench.sizes: {error}", file=sys.stderr)
-        return 1
-    print(report.text() if options.json else table(report))
-    if options.out:
-        os.makedirs(options.out, exist_ok=True)
-        with open(f"{options.out}/sizes.json", "w") as file:
-            file.write(report.text() + "\n")
-    return 0
+    guests = [guest for guest in GUESTS if guest.name in wanted]
+    return suite.run("sizes", options, lambda: run(options.root, guests, options.rounds), table)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ is probed from inside and printed beside its time.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -18,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from bench import isolation, peers, program, seccomp
+from bench import isolation, peers, program, seccomp, suite
 from bench.command import command
 from bench.launcher import launcher
 from bench.peers import Arm, Keeper, Place
@@ -187,28 +186,18 @@ def table(report: Report) -> str:
 
 def main() -> int:
     """Measure, print, and write start.json and start.png where --out says."""
-    parser = argparse.ArgumentParser(prog="python -m bench.start", description=(__doc__ or "").split("\n\n")[1])
-    parser.add_argument("--json", action="store_true", help="print the document with all samples instead of tables")
+    parser = suite.arguments("start", __doc__, "start.json and start.png")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and a smaller storm, under 50 s")
-    parser.add_argument("--out", metavar="FOLDER", help="write start.json and start.png there")
     options = parser.parse_args()
-    if os.geteuid():
-        print("bench.start: containers are started by root only (try sudo)", file=sys.stderr)
-        return 125
-    report = run(QUICK if options.quick else FULL)
-    print(report.text() if options.json else table(report))
-    if options.out:
-        _write(report, options.out)
-    return 0
+    if not suite.is_root("start", "containers are started"):
+        return suite.REFUSED
+    return suite.run("start", options, lambda: run(QUICK if options.quick else FULL), table, _draw)
 
 
-def _write(report: Report, folder: str) -> None:
+def _draw(report: Report, path: str) -> None:
     from bench.figure import draw
 
-    os.makedirs(folder, exist_ok=True)
-    with open(f"{folder}/start.json", "w") as file:
-        file.write(report.text() + "\n")
-    draw(report, f"{folder}/start.png")
+    draw(report, f"{path}.png")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ and in a container, and asked to compute.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import re
@@ -21,6 +20,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import NamedTuple
 
+from bench import suite
 from bench.installation import Installation, free_port, installation
 from bench.launcher import TREE
 from bench.report import Report, machine
@@ -200,26 +200,14 @@ def table(report: Report) -> str:
 
 def main() -> int:
     """Measure, print, and write toolchain.json where --out says."""
-    parser = argparse.ArgumentParser(prog="python -m bench.toolchain", description=(__doc__ or "").split("\n\n")[1])
-    parser.add_argument("--json", action="store_true", help="print the document instead of a table")
-    parser.add_argument("--out", metavar="FOLDER", help="write toolchain.json there")
+    parser = suite.arguments("toolchain", __doc__, "toolchain.json")
     parser.add_argument("--root", metavar="FOLDER", default=ROOT, help="where templates are kept between runs")
     parser.add_argument("--only", choices=tuple(SUITES), help="half of it")
     options = parser.parse_args()
-    if os.geteuid():
-        print("bench.toolchain: machines have taps, which root only can make (try sudo)", file=sys.stderr)
-        return 125
-    try:
-        report = run(options.root, [options.only] if options.only else list(SUITES))
-    except OSError as error:
-        print(f"bench.toolchain: {error}", file=sys.stderr)
-        return 1
-    print(report.text() if options.json else table(report))
-    if options.out:
-        os.makedirs(options.out, exist_ok=True)
-        with open(f"{options.out}/toolchain.json", "w") as file:
-            file.write(report.text() + "\n")
-    return 0
+    if not suite.is_root("toolchain", "machines are started"):
+        return suite.REFUSED
+    chosen = [options.only] if options.only else list(SUITES)
+    return suite.run("toolchain", options, lambda: run(options.root, chosen), table)
 
 
 if __name__ == "__main__":
