@@ -56,7 +56,7 @@ def start(
         order("n", "lo", "", "127.0.0.1", "255.0.0.0", ""),
         order("f", "/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "0", "1", "optional"),  # as in a container
         *identity(bundle.hostname, card, now_ns, entropy),
-        order("f", "/proc/sys/kernel/threads-max", "0644", str(max(64, bundle.workload.resources.pids or 0))),
+        *_limits(bundle),
     ]
     if bundle.read_only:
         told.append(order("m", "none", "/", "", str(32 | _READ_ONLY), ""))
@@ -92,7 +92,7 @@ def on_disk(
         order("l", "/proc/net/pnp", "/etc/resolv.conf"),  # the servers that DHCP told the kernel
         order("h", bundle.hostname),
         order("n", "lo", "", "127.0.0.1", "255.0.0.0", ""),
-        order("f", "/proc/sys/kernel/threads-max", "0644", str(max(64, bundle.workload.resources.pids or 0))),
+        *_limits(bundle),
         order("w", str(at_end), str(at_button)),
     ]
     if bundle.read_only:
@@ -139,6 +139,12 @@ def command(
             order("x"),
         ]
     )
+
+
+def _limits(bundle: Bundle) -> Iterable[str]:
+    """How many processes and threads there may be, in the guest's own kernel."""
+    if bundle.workload.resources.pids:
+        yield order("j", str(bundle.workload.resources.pids))
 
 
 def _root(machine: Machine) -> Iterable[str]:

@@ -131,6 +131,26 @@ static void forget(struct session *session)
 	session->orders.length = session->orders.seen = 0;
 }
 
+// What a command has written is with the host before its end is.
+static void end(struct session *session)
+{
+	struct stream *last = &session->out[0];
+
+	for (int which = 0; which < 2; which++)
+		for (int idle = 0; idle < 10000 && (drain(session, which) || session->out[which].left); idle++)
+			if (session->out[which].left)
+				poll(&(struct pollfd){session->out[which].to, POLLOUT, 0}, 1, 1);
+	if (!session->framed) {
+		ending = session->code;
+		return;
+	}
+	last->left = sprintf(last->bytes + 3, "%d", session->code) + 3, last->start = 0;
+	memcpy(last->bytes, (char[]){'X', last->left - 3, 0}, 3);
+	for (int idle = 0; idle < 5000 && last->left && !give(last); idle++)
+		poll(&(struct pollfd){last->to, POLLOUT, 0}, 1, 1);
+	forget(session);
+}
+
 static void start(struct session *session)
 {
 	int fds[6]; // pairs, ours first: of input, output, errors
@@ -155,6 +175,9 @@ static void start(struct session *session)
 			ioctl(0, TIOCSCTTY, 0);
 		become(&session->orders);
 	}
+	bool none = session->pid < 0;
+	if (none)
+		dprintf(fds[5], "swiftlet: no process can be made: %s\n", strerror(errno));
 	for (int which = 0; which < 3; which++)
 		close(fds[2 * which + 1]);
 	session->in.to = fds[0], session->out[0].from = fds[2], session->out[1].from = fds[4];
@@ -162,6 +185,8 @@ static void start(struct session *session)
 		session->in.ended = true, feed(session); // nobody will write
 	if (!session->framed)
 		report("started\n");
+	if (none)
+		session->pid = 0, session->code = 126, end(session);
 }
 
 static void resize(int terminal, char **field)
@@ -211,26 +236,6 @@ static void follow(struct session *session)
 		memmove(session->orders.text, session->orders.text + session->orders.seen, session->orders.length);
 		session->orders.seen = 0;
 	}
-}
-
-// What a command has written is with the host before its end is.
-static void end(struct session *session)
-{
-	struct stream *last = &session->out[0];
-
-	for (int which = 0; which < 2; which++)
-		for (int idle = 0; idle < 10000 && (drain(session, which) || session->out[which].left); idle++)
-			if (session->out[which].left)
-				poll(&(struct pollfd){session->out[which].to, POLLOUT, 0}, 1, 1);
-	if (!session->framed) {
-		ending = session->code;
-		return;
-	}
-	last->left = sprintf(last->bytes + 3, "%d", session->code) + 3, last->start = 0;
-	memcpy(last->bytes, (char[]){'X', last->left - 3, 0}, 3);
-	for (int idle = 0; idle < 5000 && last->left && !give(last); idle++)
-		poll(&(struct pollfd){last->to, POLLOUT, 0}, 1, 1);
-	forget(session);
 }
 
 static void reap(void)

@@ -4,6 +4,7 @@
 #include <linux/random.h>
 #include <net/if.h>
 #include <net/route.h>
+#include <sys/sysinfo.h>
 
 extern char **environ;
 
@@ -118,6 +119,17 @@ static int add_entropy(const char *digits)
 	return done;
 }
 
+// So many processes and threads may come to those that there are: a kernel has dozens of its own, and counts them too.
+static int limit_processes(const char *more)
+{
+	struct sysinfo now;
+	char text[16];
+
+	sysinfo(&now);
+	snprintf(text, sizeof text, "%lu", now.procs + strtoul(more, 0, 10));
+	return write_file("/proc/sys/kernel/threads-max", 0644, text);
+}
+
 // Do what an order asks of the machine. -1 and errno when that fails, 1 when the order is about something else.
 int obey(char key, char **field)
 {
@@ -140,6 +152,7 @@ int obey(char key, char **field)
 	case 'n': return set_interface(field);
 	case 't': return clock_settime(CLOCK_REALTIME, &(struct timespec){atoll(field[0]), atoll(field[1])});
 	case 'e': return add_entropy(field[0]);
+	case 'j': return limit_processes(field[0]);
 	}
 	return 1;
 }

@@ -281,6 +281,16 @@ def test_clones_answer_as_somebody_else(product: Product) -> None:
     assert product.json("snapshot", "ls") == []
 
 
+def test_as_many_processes_as_were_asked_for_whatever_the_kernel_has_itself(product: Product) -> None:
+    product.ok("run", "-d", "--name", "few", "--pids", "3", *VM[2:], "--", "busybox", "sh", "-c", "sleep 99 & sleep 99")
+    assert product.ok("exec", "few", "busybox", "echo", "third") == "third\n"
+    product.ok("exec", "-d", "few", "busybox", "sleep", "99")
+    refused = product.run("exec", "few", "busybox", "echo", "fourth", timeout=30)
+    assert refused.returncode == 126 and "no process can be made: Resource temporarily unavailable" in refused.stderr
+    assert len(product.json("ps")) == 1  # nobody else was hurt
+    product.ok("rm", "-f", "few")
+
+
 @pytest.mark.parametrize("words", [("-p", "127.0.0.1::80"), ("--port", "80")], ids=["published", "named"])
 def test_a_snapshot_waits_until_the_service_answers(product: Product, words: tuple[str, ...]) -> None:
     asked = words if words[0] == "--port" else ()
