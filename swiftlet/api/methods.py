@@ -183,9 +183,11 @@ class Methods:
         """Save a running machine."""
         guest = self._guests.find(given.guest)
 
+        saveable(guest)
+        self._guests.machines.snapshots.check_free(guest, given.name)
+        await ready.wait(guest, ready.published(guest) if given.ports is None else given.ports)
+
         async def take() -> Snapshot:
-            saveable(guest)
-            await ready.wait(guest, ready.published(guest) if given.ports is None else given.ports)
             async with guest.busy:
                 return await self._guests.machines.snapshots.take(guest, given.name)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -22,6 +22,9 @@ class Run(msgspec.Struct, forbid_unknown_fields=True):
     snapshot: str | None = None
 
 
+GuestPort = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
 class Snapshot(msgspec.Struct, forbid_unknown_fields=True):
     """name: of the snapshot that is to be taken of a guest. ports: of the guest, on which it has to listen before;
     None: those that it publishes.
@@ -29,7 +32,7 @@ class Snapshot(msgspec.Struct, forbid_unknown_fields=True):
 
     guest: str
     name: str
-    ports: tuple[int, ...] | None = None
+    ports: Annotated[tuple[GuestPort, ...], msgspec.Meta(max_length=64)] | None = None
 
 
 class OneSnapshot(msgspec.Struct, forbid_unknown_fields=True):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ROWS = 15
 
 
+_OF_WORKLOADS = ("as", "kernel", "memory", "disk", "cpus", "publish", "volume", "env", "network", "user", "workdir")
+
+
 def profile(parsed: Parsed) -> int:
     """Start copies of a machine, look into them, show what was seen."""
     path = parsed.one("output")
@@ -51,6 +54,11 @@ def _asked(parsed: Parsed, client: Client) -> dict[str, Any]:
         raise InputError(
             "boot profile: name one guest, or a workload with -t or -f", "swiftlet boot profile --help shows examples"
         )
+    for name in _OF_WORKLOADS:
+        if parsed.on(name):
+            raise InputError(
+                f"boot profile: --{name} beside a guest, which has its own", "name a workload with -t or -f"
+            )
     return {"guest": parsed.arguments[0]}
 
 

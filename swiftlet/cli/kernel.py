@@ -42,17 +42,26 @@ def build(parsed: Parsed) -> int:
     return 0
 
 
+_FRAGMENT = 1 << 20
+"""Characters of the longest configuration that is read: distributions' have a quarter."""
+
+
 def fragment(given: str, flag: str = "--config") -> dict[str, str]:
     """A fragment of the caller's own, read here because the daemon has another folder; else one of swiftlet's."""
     if "/" not in given and not given.endswith(".config"):
         return {"name": given}
     try:
+        if os.path.exists(given) and not os.path.isfile(given):
+            raise InputError(f"{flag} {given}: not a file")
         with open(given, encoding="utf-8") as file:
-            return {"name": os.path.basename(given), "text": file.read()}
+            text = file.read(_FRAGMENT + 1)
     except OSError as error:
         raise InputError(f"{flag} {given}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"{flag} {given}: not a text") from None
+    if len(text) > _FRAGMENT:
+        raise InputError(f"{flag} {given}: more than {_FRAGMENT >> 20} MiB are no configuration")
+    return {"name": os.path.basename(given), "text": text}
 
 
 def import_(parsed: Parsed) -> int:
@@ -230,7 +239,11 @@ COMMANDS = (
         build,
         usage="[OPTIONS]",
         options=(
-            Option("-p --profile", "what it is for (server): micro, net, pmem, toolchain, docker, paper", "PROFILE"),
+            Option(
+                "-p --profile",
+                "what it is for (server): micro, net, pmem, toolchain, docker, disk, full, paper",
+                "PROFILE",
+            ),
             Option("--source", "a kernel tree or an archive of one (Debian's linux-source-6.1)", "PATH"),
             Option("--config", "lines of a configuration over the profile: a file, or pmem", "FRAGMENT", many=True),
             _SILENT,

@@ -83,6 +83,9 @@ def _clone(client: Client, parsed: Parsed, workload: dict[str, Any]) -> int:
     count = int(parsed.one("count", "1")) if parsed.one("count", "1").isdigit() else 0
     if not 0 < count <= _CLONES:
         raise InputError(f"run: --count {parsed.one('count')!r} is not from 1 to {_CLONES}")
+    fixed = next((port["host"] for port in workload.get("ports", ()) if port.get("host")), 0)
+    if count > 1 and fixed:
+        raise InputError(f"run: {count} clones cannot all have port {fixed}", "-p GUEST alone takes any free port")
     name = workload.get("name", "")
     for number in range(1, count + 1):
         asked = {**workload, "name": f"{name}-{number}"} if name and count > 1 else workload

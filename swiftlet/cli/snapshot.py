@@ -29,7 +29,7 @@ def take(parsed: Parsed) -> int:
 
 
 def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 1 << 16:
         raise InputError(f"--port: {text!r} is no port of the guest", "a number from 1 to 65535")
     return int(text)
 

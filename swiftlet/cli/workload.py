@@ -27,7 +27,11 @@ OPTIONS = (
     Option("--name", "a name for the guest", "NAME"),
     Option("--rm", "remove the guest when it has ended"),
     Option("-p --publish", "publish a port", "[[IP:]HOST:]GUEST[/udp]", many=True),
-    Option("-m --memory", "limit of memory, such as 128M; 1M is the least", "SIZE"),
+    Option(
+        "-m --memory",
+        "limit of memory, such as 128M (at least 1M; a virtual machine: 32M, and 256M if not given)",
+        "SIZE",
+    ),
     Option("--disk", "of a virtual machine: a disk for what it writes, which else is in its memory", "SIZE"),
     Option("--cpus", "limit of CPU time in cores, such as 1.5", "CORES"),
     Option("--cpu-weight", "share of a contended CPU, 1 to 10000 (100 is usual)", "WEIGHT"),

@@ -148,6 +148,11 @@ def _settings(workload: Workload, place: Place, found: MachinePlace, memory: int
         debugger=found.watched,
     )
     devices = qemu.device_count(descriptors, len(images), len(place.volumes))
+    if devices > qemu.PCI_DEVICES:
+        raise InputError(
+            f"{len(images) - 1} templates' layers and {len(place.volumes)} volumes are too many for a machine",
+            f"it has room for {qemu.PCI_DEVICES} devices: put several into one template or one folder",
+        )
     type_ = qemu.type_for(devices, pci=found.initramfs or bool(found.mapped))
     return qemu.Settings(
         name=place.id,
@@ -163,7 +168,7 @@ def _settings(workload: Workload, place: Place, found: MachinePlace, memory: int
         counter_khz=found.counter_khz,
         initramfs=f"{IMAGES}/initramfs" if found.initramfs else "",
         mapped=found.mapped,
-        reporting=type_ == "q35" or devices < qemu.MMIO_DEVICES,  # not worth another machine type
+        reporting=devices < (qemu.PCI_DEVICES if type_ == "q35" else qemu.MMIO_DEVICES),  # not worth another type
         debug=qemu.LOOKED_AT if found.watched else "",
         volatile=workload.remove,
     )

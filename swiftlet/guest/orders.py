@@ -19,6 +19,10 @@ _LOWER, _UPPER, _ROOT = "/lower", "/upper", "/root"
 _SHARED = "/run/swiftlet/shared"
 
 
+_DISK_OPTIONS = "discard,noinit_itable,errors=panic"
+"""After an error of its disk a guest ends: its file system would hold whatever writes for ever (fs/ext4/inode.c)."""
+
+
 class Card(NamedTuple):
     """A place on the network. prefix: bits of the mask."""
 
@@ -155,7 +159,7 @@ def _root(machine: Machine) -> Iterable[str]:
         yield order("m", f"/dev/{device}", f"{_LOWER}/{number}", "erofs", str(_READ_ONLY), how)
     if machine.disk:
         device = _disk(1 if machine.mapped else 1 + images)
-        yield order("m", f"/dev/{device}", _UPPER, "ext4", "0", "discard,noinit_itable")
+        yield order("m", f"/dev/{device}", _UPPER, "ext4", "0", _DISK_OPTIONS)
     else:
         yield order("m", "tmpfs", _UPPER, "tmpfs", "0", "mode=755")
     yield from _overlay(images)

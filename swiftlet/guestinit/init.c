@@ -25,6 +25,7 @@ struct session {
 
 static struct session sessions[SESSIONS];
 static int orders_port = -1, wake[2], ending = -1;
+static bool rooted;
 static int button = -1, at_button, at_end = RB_AUTOBOOT; // a host of ours is told to end instead
 
 static void report(const char *format, ...)
@@ -214,7 +215,7 @@ static void follow(struct session *session)
 {
 	char key, *field[FIELDS];
 
-	while (next(&session->orders, &session->orders.seen, &key, field))
+	while (ending < 0 && next(&session->orders, &session->orders.seen, &key, field))
 		if (key == 'y')
 			session->tty = true;
 		else if (key == 'x' && !session->pid)
@@ -229,8 +230,11 @@ static void follow(struct session *session)
 			report("said %.80s\n", field[0]);
 		else if (key == 'w' && !session->framed)
 			at_end = strtoul(field[0], 0, 0), at_button = atoi(field[1]);
-		else if (!session->framed && obey(key, field) < 0)
+		else if (!session->framed && obey(key, field) < 0) {
 			report("failed %c %.80s %.80s: %s\n", key, field[0], field[1], strerror(errno));
+			ending = rooted ? ending : 125; // the workload's root cannot be put together
+		} else
+			rooted |= key == 'p';
 	if (session->pid) { // its own orders have been used up
 		session->orders.length -= session->orders.seen;
 		memmove(session->orders.text, session->orders.text + session->orders.seen, session->orders.length);

@@ -9,12 +9,13 @@ import subprocess
 import tempfile
 
 from swiftlet.image.erofs import Image, image_of
-from swiftlet.model.error import HostError, KernelError
+from swiftlet.model.bundle import Rootfs
+from swiftlet.model.error import HostError, InputError, KernelError
 
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guestinit")
 
-LOWERS = 16
-"""Trees that a workload's root may be stacked from."""
+LOWERS = 22
+"""Trees that a workload's root may be stacked from: each is a disk, for which a machine has so many places."""
 
 _FOLDERS = ("dev", "proc", "sys", "upper", "root", *(f"lower/{number}" for number in range(LOWERS)))
 
@@ -23,6 +24,13 @@ _COMPILE = (
     "-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_64-linux-gnu",
 )  # fmt: skip
 """The kernel's own headers come last: musl's are meant wherever both have one."""
+
+
+def check_layers(rootfs: Rootfs) -> None:
+    """Raise InputError for a root of more layers than a machine takes."""
+    if len(rootfs.lowers) > LOWERS:
+        told = f"$.templates: {len(rootfs.lowers)} layers, and a machine takes {LOWERS}"
+        raise InputError(told, "put several of them into one template of your own")
 
 
 def machine_root(cache: str) -> Image:

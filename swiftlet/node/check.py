@@ -69,6 +69,8 @@ def clone_of(saved: Workload, document: Any) -> Workload:
     workload = workload_of({**plain, **(document if isinstance(document, dict) else {})})
     if workload.resources.memory != saved.resources.memory or workload.resources.cpus != saved.resources.cpus:
         raise InputError("workload: $.resources: a clone has the memory and the processors of its snapshot")
+    if workload.resources.disk:
+        raise InputError("workload: $.resources.disk: a clone has no disk", "start a guest of its own with --disk")
     return workload
 
 

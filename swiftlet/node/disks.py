@@ -12,7 +12,7 @@ from swiftlet.image.disk import build, formats, plan
 from swiftlet.image.disk.ovf import Appliance
 from swiftlet.image.disk.root import make_root
 from swiftlet.image.kernel.kept import Kernel, general, kernel_named, values_of
-from swiftlet.image.machine import LOWERS, machine_tree
+from swiftlet.image.machine import check_layers, machine_tree
 from swiftlet.image.tree import materialise
 from swiftlet.model.bundle import Bundle, Rootfs
 from swiftlet.model.error import InputError, NotFoundError
@@ -34,6 +34,8 @@ def image_build(work: Work) -> dict[str, Any]:
     """Build a workload's disk image in the formats that were asked for."""
     asked = work.parameters
     workload = workload_of(asked["workload"])
+    if workload.resources.disk:
+        raise InputError("$.resources.disk: the disk is the image itself", "--size says how large it is to be")
     _check(asked)
     build.check_programs(asked["firmware"], asked["formats"], asked["size"])
     with Session(work.layout) as session:  # which keeps the cache from being emptied, too
@@ -94,8 +96,7 @@ def _lacking(kernel: Kernel, firmware: Sequence[str], compressed: bool) -> list[
 def _rootfs(work: Work, session: Session, workload: Workload) -> Rootfs:
     resolver, _ = work.resolver(session)
     rootfs = materialise(session, resolver.stack(list(workload.templates)))
-    if len(rootfs.lowers) > LOWERS:
-        raise InputError(f"$.templates: {len(rootfs.lowers)} layers, and a machine takes {LOWERS}", "name fewer")
+    check_layers(rootfs)
     return rootfs
 
 

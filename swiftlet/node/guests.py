@@ -31,6 +31,7 @@ from swiftlet.node.record import Exit, Guest
 from swiftlet.node.signals import signal_number
 from swiftlet.node.starter import Starter
 from swiftlet.node.wire import close_all
+from swiftlet.node.workers import is_there
 from swiftlet.store.guard import sweep
 from swiftlet.store.layout import Layout
 
@@ -208,8 +209,13 @@ class Guests:
     ) -> Prepared:
         """Write the bundle over a root, which is made again when a collection has just taken it."""
         for _ in range(ATTEMPTS):
-            machine = await self._machine(guest, rootfs, progress)
-            prepared = self.preparer.prepare(guest.id, guest.folder, guest.workload, rootfs, before, machine)
+            try:
+                machine = await self._machine(guest, rootfs, progress)
+                prepared = self.preparer.prepare(guest.id, guest.folder, guest.workload, rootfs, before, machine)
+            except StoreError:
+                if is_there(rootfs):
+                    raise
+                prepared = None
             if prepared is not None:
                 return prepared
             rootfs = await self.roots.resolve(guest.workload.templates, progress)
@@ -338,12 +344,15 @@ class Guests:
         raise ConflictError(f"guest {guest.name} is {guest.state}: it has not been started yet")
 
     async def kill(self, guest: Guest, signal_name: str) -> None:
-        """Send a signal to its first process; SIGKILL goes to all. Raises ConflictError, InputError."""
+        """Send a signal to its first process; SIGKILL goes to all, and their end is waited for.
+
+        Raises ConflictError, InputError, LaunchError (it does not end).
+        """
         number = signal_number(signal_name)
         if not guest.is_running:
             raise ConflictError(f"guest {guest.name} is {guest.state}: nothing to signal")
         if number == signal.SIGKILL:
-            await self.launcher.request("kill", {"id": guest.id})
+            await self._kill(guest)
         else:
             await self._signal(guest, number)
 

@@ -21,7 +21,7 @@ from swiftlet.guest.machine import check_same, disk_of
 from swiftlet.image import erofs
 from swiftlet.image.kernel import kept
 from swiftlet.image.kernel.kept import Kernel
-from swiftlet.image.machine import machine_root
+from swiftlet.image.machine import check_layers, machine_root
 from swiftlet.image.preload import opener
 from swiftlet.linux import tsc
 from swiftlet.model.bundle import Bundle, Machine, Rootfs
@@ -130,6 +130,7 @@ class Machines:
     def _find(self, kernel: str, rootfs: Rootfs, hypervisor: Rootfs) -> Found:
         chosen = self.kernel(kernel)
         cache = self._layout.cache
+        check_layers(rootfs)
         images = [machine_root(cache).path]
         for lower, name in zip(rootfs.lowers, rootfs.trees, strict=True):
             images.append(erofs.image_of(lower, name, cache).path)
@@ -142,8 +143,8 @@ class Machines:
     def check(self, workload: Workload) -> None:
         """What is told of a machine before anything is fetched in vain. Raises NotFoundError, InputError."""
         kernel = self.kernel(workload.kernel)
-        if disk_of(workload):
-            rootdisk.check_programs()
+        if disk := disk_of(workload):
+            rootdisk.check(self._layout.root, disk)
             if not kept.has(kernel, DISKS):
                 name = workload.kernel or kernel.name
                 raise InputError(f"$.resources.disk: kernel {name} has no ext4 of its own", _SERVER)

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 
-from swiftlet.model.error import FullError, HostError, StoreError
+from swiftlet.model.error import FullError, HostError, InputError, StoreError
 from swiftlet.node.names import storage_error
 
 FILE = "disk"
@@ -19,9 +19,17 @@ _FEATURES = "^resize_inode"
 """Nobody makes it larger, and the room for that would be a percent of it."""
 
 
-def check_programs() -> None:
-    """Raise HostError when this host cannot make one."""
+def check(folder: str, size: int) -> None:
+    """Raise HostError when this host cannot make one, InputError when it could never hold so much.
+
+    folder: where guests' folders are.
+    """
     _program()
+    found = os.statvfs(folder)
+    whole = found.f_blocks * found.f_frsize
+    if size > whole:
+        told = f"{size >> 20} MiB are more than the {whole >> 20} MiB of the file system that it is to lie on"
+        raise InputError(f"$.resources.disk: {told}", "give it less")
 
 
 def open_disk(folder: str, size: int) -> int:

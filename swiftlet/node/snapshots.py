@@ -90,16 +90,21 @@ class Snapshots:
         finally:
             shutil.rmtree(grave, ignore_errors=True)
 
+    def check_free(self, guest: Guest, name: str) -> str:
+        """The name of a snapshot that is to be taken, GUEST:NAME. Raises InputError, ConflictError (it is taken)."""
+        full = _checked(f"{guest.name}:{name}")
+        if os.path.exists(f"{self._folder}/{full}"):
+            raise ConflictError(f"there is a snapshot {full} already", f"swiftlet snapshot rm {full}")
+        return full
+
     async def take(self, guest: Guest, name: str) -> Snapshot:
         """Save a running machine, which stands still meanwhile and goes on.
 
         Raises ConflictError (it cannot be saved, or the name is taken), LaunchError, FullError, StoreError.
         """
-        full = f"{guest.name}:{name}"
-        path = f"{self._folder}/{_checked(full)}"
+        full = self.check_free(guest, name)
+        path = f"{self._folder}/{full}"
         bundle = saveable(guest)
-        if os.path.exists(path):
-            raise ConflictError(f"there is a snapshot {full} already", f"swiftlet snapshot rm {full}")
         interim = tempfile.mkdtemp(prefix="snapshot-", dir=self._tmp)
         try:
             assert bundle.machine is not None

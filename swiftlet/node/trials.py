@@ -25,7 +25,7 @@ from swiftlet.guest.machine import MachineDriver
 from swiftlet.image import erofs
 from swiftlet.image.kernel.kept import Kernel
 from swiftlet.image.kernel.trim import Check, Checked
-from swiftlet.image.machine import LOWERS, machine_root
+from swiftlet.image.machine import check_layers, machine_root
 from swiftlet.linux.cgroup import Layout
 from swiftlet.model.bundle import Bundle, Rootfs
 from swiftlet.model.error import HostError, InputError
@@ -98,8 +98,7 @@ def tried(
     """
     if workload.volumes:
         raise InputError("$.volumes: a trial has none", "put what it needs into its root, as `with_volumes` does")
-    if len(rootfs.lowers) > LOWERS:
-        raise InputError(f"$.templates: {len(rootfs.lowers)} layers, and a machine takes {LOWERS}", "name fewer")
+    check_layers(rootfs)
     images = (
         machine_root(cache).path,
         *(_image(lower, name, cache, folder) for lower, name in zip(rootfs.lowers, rootfs.trees, strict=True)),

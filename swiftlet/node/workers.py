@@ -171,6 +171,11 @@ def _result_of(message: Message | None, operation: str, status: int) -> dict[str
     return result
 
 
+def is_there(rootfs: Rootfs) -> bool:
+    """Whether a root is still in the store."""
+    return all(map(os.path.isdir, rootfs.lowers))
+
+
 class _Known(msgspec.Struct):
     """A root that was made, and what it depends on: [path, inode, size, mtime in nanoseconds] each."""
 
@@ -178,8 +183,10 @@ class _Known(msgspec.Struct):
     stamps: list[tuple[str, int, int, int]]
 
     def is_current(self) -> bool:
-        """Whether nothing that it depends on has changed since."""
-        return all(stamp_of(path) == (inode, size, mtime) for path, inode, size, mtime in self.stamps)
+        """Whether nothing that it depends on has changed since, and nobody has collected it."""
+        return is_there(self.rootfs) and all(
+            stamp_of(path) == (inode, size, mtime) for path, inode, size, mtime in self.stamps
+        )
 
 
 class _Shared(Generic[Result]):

@@ -34,7 +34,7 @@ def test_qemu_gets_it_as_a_descriptor_and_the_guest_as_the_disk_behind_the_image
     assert f"fd={number},set={number}" in machine.process.argv
     told = orders.start(bundle, machine, None, {"/etc/hosts": "text"}, 0, "", {})
     device = f"/dev/vd{'abcdefgh'[len(machine.images)]}"
-    assert orders.order("m", device, "/upper", "ext4", "0", "discard,noinit_itable") in told
+    assert orders.order("m", device, "/upper", "ext4", "0", "discard,noinit_itable,errors=panic") in told
     assert orders.order("f", "/etc/hosts", "0644", "text", "whatever") in told and "\0/upper\0tmpfs" not in told
 
 
@@ -42,7 +42,7 @@ def test_behind_mapped_images_it_is_the_second() -> None:
     bundle = planned()
     assert bundle.machine is not None
     mapped = msgspec.structs.replace(bundle.machine, mapped=True)
-    assert orders.order("m", "/dev/vdb", "/upper", "ext4", "0", "discard,noinit_itable") in orders.start(
+    assert orders.order("m", "/dev/vdb", "/upper", "ext4", "0", "discard,noinit_itable,errors=panic") in orders.start(
         bundle, mapped, None, {}, 0, "", {}
     )
 

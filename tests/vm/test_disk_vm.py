@@ -73,11 +73,25 @@ def test_a_full_disk_is_the_guests_own_error(product: Product) -> None:
     assert done.returncode == 0 and "No space left" in done.stderr and "went on" in done.stdout
 
 
+def test_a_disk_that_cannot_be_mounted_is_told_and_nothing_is_run(product: Product) -> None:
+    product.ok("run", "-d", "--name", "broken", "--disk", "64M", *VM, "--", "sleep", "1000")
+    product.ok("kill", "broken")
+    root = Path(product.instance.root)
+    file = root / "guests" / os.readlink(root / "names/broken") / "disk"
+    with open(file, "r+b") as written:
+        written.write(bytes(1 << 20))
+    done = product.run("start", "broken")
+    assert done.returncode == 126 and "could not be set up: m /dev/vd" in done.stderr, done.stderr
+    assert product.json("inspect", "broken")[0]["state"] == "Stopped"
+    product.ok("rm", "broken")
+
+
 def test_what_no_disk_can_be_had_of_is_refused(product: Product) -> None:
     for words, told in (
         (("-t", "busybox"), "a container has no disk of its own"),
         (("--as", "vm", "-t", "busybox", "--disk", "1M"), "too little for a disk"),
         (("--as", "vm", "-t", "busybox", "--disk", "lots"), "lots"),
+        (("--as", "vm", "-t", "busybox", "--disk", "8P"), "of the file system that it is to lie on"),
     ):
         disk_words = () if "--disk" in words else ("--disk", "64M")
         done = product.run("run", "--rm", *words, *disk_words, "--", "true")

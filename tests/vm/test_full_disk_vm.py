@@ -96,6 +96,19 @@ def test_a_snapshot_that_does_not_fit_is_told_and_its_machine_goes_on(small: Pro
     small.ok("snapshot", "rm", "src:ready")
 
 
+def test_a_guest_on_a_host_that_is_full_gets_errors_or_ends_and_does_not_hang(small: Product, disk: Disk) -> None:
+    small.ok("run", "-d", "--name", "writer", "--disk", "1G", *RUN[2:6], "--", "busybox", "sleep", "1000")
+    disk.leave(32 << 20)
+    write = "dd if=/dev/urandom of=/large bs=1M count=200 conv=fsync"
+    done = small.run("exec", "writer", "busybox", "sh", "-c", write, timeout=60)
+    assert done.returncode != 0
+    disk.resize(ROOMY)
+    small.run("kill", "writer")
+    small.ok("start", "writer")  # what its journal has is there
+    assert small.ok("exec", "writer", "busybox", "echo", "again") == "again\n"
+    small.ok("rm", "-f", "writer")
+
+
 @pytest.mark.net
 def test_a_distributions_kernel_that_does_not_fit_is_told_and_is_taken_when_there_is_room(
     small: Product, disk: Disk

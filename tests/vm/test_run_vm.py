@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import struct
+import subprocess
 import termios
 import time
 import urllib.request
@@ -318,6 +319,45 @@ def test_a_snapshot_of_what_never_answers_is_given_up_with_the_reason(product: P
     assert done.returncode == 125 and "no address of its own to wait at" in done.stderr
     product.ok("rm", "-f", "lone")
     assert product.json("snapshot", "ls") == []
+
+
+def test_whoever_leaves_while_it_is_waited_for_gets_no_snapshot(product: Product) -> None:
+    late = "sleep 4; exec busybox httpd -f -p 80 -h /etc"
+    product.ok("run", "-d", "--name", "late", *VM[2:], "--", "busybox", "sh", "-c", late)
+    for name, told in (("../up", "not the name of a snapshot"), ("x", "port")):
+        asked = product.spawn("snapshot", "late", name, "--port", "80")
+        if name == "x":
+            with pytest.raises(subprocess.TimeoutExpired):
+                asked.communicate(timeout=1)
+            asked.send_signal(signal.SIGINT)
+            asked.communicate()
+        else:
+            assert told in asked.communicate()[1]
+    product.ok("snapshot", "late", "there", "--port", "80")
+    assert [each["name"] for each in product.json("snapshot", "ls")] == ["late:there"]
+    product.ok("rm", "-f", "late")
+    product.ok("snapshot", "rm", "late:there")
+
+
+def test_a_collection_takes_nothing_that_the_next_machine_misses(product: Product) -> None:
+    for _ in range(2):
+        assert product.json("ps", "-a") == []
+        product.ok("store", "gc")
+        assert product.ok(*VM, "--", "busybox", "echo", "here") == "here\n"
+
+
+def test_clones_that_would_share_a_port_are_refused_before_one_starts(product: Product) -> None:
+    done = product.run("run", "--from", "no:such", "--count", "2", "-p", "8090:80")
+    assert done.returncode == 125 and "2 clones cannot all have port 8090" in done.stderr
+
+
+def test_more_layers_than_a_machine_has_room_for_are_refused(product: Product) -> None:
+    programs = sorted(path for path in Path("/usr/bin").iterdir() if path.is_file() and not path.is_symlink())
+    alone = [path for path in programs if path.open("rb").read(4) == b"\x7fELF"]
+    for count, answer in ((20, "room\n"), (30, "")):
+        words = [word for path in alone[:count] for word in ("-t", f"host:{path}")]
+        done = product.run(*VM, *words, "--", "busybox", "echo", "room")
+        assert done.stdout == answer and ("layers, and a machine takes 22" in done.stderr) == (not answer), done.stderr
 
 
 def test_what_cannot_be_saved_is_refused_with_the_reason(product: Product, tmp_path: Path) -> None:

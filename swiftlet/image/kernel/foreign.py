@@ -14,7 +14,7 @@ import shutil
 from swiftlet.image.kernel import configuration, initramfs, kept
 from swiftlet.image.kernel.kept import Kernel
 from swiftlet.image.machine import loader
-from swiftlet.model.error import FullError, InputError, StoreError
+from swiftlet.model.error import ConflictError, FullError, InputError, StoreError
 
 RULES = "1"
 """Changes with anything here that makes another kernel of the same files."""
@@ -47,8 +47,11 @@ def take(path: str, modules: str, name: str, cache: str) -> Kernel:
     archive = initramfs.for_kernel(modules, loader(cache))
     digest = hashlib.sha256(b"\0".join((RULES.encode(), image, archive))).hexdigest()
     os.makedirs(f"{cache}/kernels", exist_ok=True)
-    with kept.locked(f"{cache}/kernels"):
-        found = kept.kernel_of(cache, digest) or _keep(path, release, image, archive, f"{cache}/kernels/{digest}")
+    try:
+        with kept.locked(f"{cache}/kernels", wait=False):
+            found = kept.kernel_of(cache, digest) or _keep(path, release, image, archive, f"{cache}/kernels/{digest}")
+    except BlockingIOError:
+        raise ConflictError("a kernel is being built here", "import this one when that has ended") from None
     return kept.remember(found, digest, name or release, ())
 
 
