@@ -75,7 +75,11 @@ class _Range(NamedTuple):
 
 def _title(found: dict[str, Any]) -> str:
     machine, cost = found["machine"], found["cost"]
-    measured = f", {cost['ms']:.0f} ms from QEMU's begin to {cost['until']} (drawn: a second start, looked into)" if cost["ms"] else ""
+    measured = (
+        f", {cost['ms']:.0f} ms from QEMU's begin to {cost['until']} (drawn: a second start, looked into)"
+        if cost["ms"]
+        else ""
+    )
     names = ", ".join(found["templates"])
     return f"{names}: Linux {found['kernel']['version']}, {machine['type']}, {machine['accelerator']}{measured}"
 

@@ -29,7 +29,7 @@ OPTIONS = (
     Option("-p --publish", "publish a port", "[[IP:]HOST:]GUEST[/udp]", many=True),
     Option(
         "-m --memory",
-        "limit of memory, such as 128M (at least 1M; a virtual machine: 32M, and 256M if not given)",
+        "limit of memory, such as 128M; 1M is the least, for a virtual machine 32M",
         "SIZE",
     ),
     Option("--disk", "of a virtual machine: a disk for what it writes, which else is in its memory", "SIZE"),
