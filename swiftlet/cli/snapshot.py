@@ -88,7 +88,7 @@ COMMANDS = (
     ),
     Command(
         "snapshot rm",
-        "Remove saved machines; clones that run go on.",
+        "Remove saved machines; clones that run go on, stopped ones cannot be started again.",
         remove,
         usage="GUEST:NAME...",
         arguments=(1, -1),
