@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import resource
 import stat
 import struct
 
@@ -159,13 +158,6 @@ def lead_alone(guest: stage.Guest) -> None:
     os.setsid()
 
 
-def limit_files(guest: stage.Guest) -> None:
-    """No file that QEMU may write to gets larger than its memory and its disk, in whoever's hands it is."""
-    machine = guest.bundle["machine"]
-    most = max(machine["memory"], machine["disk"])
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-
-
 def place_channels(guest: stage.Guest) -> None:
     """Put what the machine inherits at the numbers that its command line names."""
     names = guest.bundle["machine"]["descriptors"]
@@ -194,7 +186,6 @@ MACHINE = (
     stage.take_stdio,
     lead_alone,
     stage.set_limits,
-    limit_files,
     place_channels,
     stage.drop_privileges,
     stage.get_ready,

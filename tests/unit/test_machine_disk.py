@@ -103,3 +103,10 @@ def test_a_host_without_the_program_is_told_which_package_has_it(
     with pytest.raises(HostError, match=r"mkfs\.ext4") as caught:
         rootdisk.open_disk(str(tmp_path), 64 << 20)
     assert caught.value.hint == "apt-get install e2fsprogs" and os.listdir(tmp_path) == []
+
+
+def test_more_devices_than_a_machine_has_room_for_are_refused() -> None:
+    folders = tuple((f"/data{number}", True) for number in range(qemu.PCI_DEVICES))
+    with pytest.raises(InputError, match="too many for a machine"):
+        plan(volumes=folders)
+    assert plan(volumes=folders[: qemu.PCI_DEVICES - 6]).machine is not None

@@ -40,8 +40,6 @@ def test_more_fits_than_there_is_memory_and_goes_back_when_it_is_removed(product
     product.ok("run", *asked, "--", "sleep", "1000")
     product.ok("exec", "large", "dd", "if=/dev/urandom", "of=/large", "bs=1M", "count=200", "conv=fsync", "status=none")
     assert disk(product, "large").st_blocks * 512 > 200 << 20
-    limits = Path(f"/proc/{product.json('inspect', 'large')[0]['pid']}/limits").read_text()
-    assert f"Max file size             {1 << 30} " in limits  # whoever breaks out of it cannot fill the host's disk
     product.ok("exec", "large", "sh", "-c", "rm /large; sync")
     assert eventually(lambda: disk(product, "large").st_blocks * 512 < 64 << 20)
     product.ok("rm", "-f", "large")
