@@ -7,7 +7,7 @@ CAPABILITY is one that the kernel or its owner gives. Elsewhere a developer's ma
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -58,12 +58,26 @@ def judge(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"skipped where nothing may be skipped (CI is set): {reason}"
 
 
+_FAILED = pytest.StashKey[bool]()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """See `judge`."""
     report = yield
     judge(report)
+    item.stash[_FAILED] = report.failed
     return report
+
+
+@pytest.fixture(autouse=True)
+def _alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a failed test leaves in the installation that all share is removed, so that no other test fails by it."""
+    product = request.getfixturevalue("product") if "product" in request.fixturenames else None
+    before = product.holdings() if product else set()
+    yield
+    if product and request.node.stash.get(_FAILED, False):
+        product.remove(product.holdings() - before)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -59,6 +60,19 @@ class Product:
             return
         os.kill(number, signal.SIGTERM)
         eventually(lambda: number not in self.processes())
+
+    def holdings(self) -> set[tuple[str, str]]:
+        """Its guests and snapshots, as they lie on the disk: (kind, name)."""
+        found = set()
+        for kind in ("guests", "snapshots"):
+            with contextlib.suppress(FileNotFoundError):
+                found |= {(kind, name) for name in os.listdir(f"{self.instance.root}/{kind}")}
+        return found
+
+    def remove(self, holdings: set[tuple[str, str]]) -> None:
+        """Remove some of its guests and snapshots, as far as they are there."""
+        for kind, name in holdings:
+            self.run(*(("rm", "-f") if kind == "guests" else ("snapshot", "rm")), name)
 
     def close(self) -> None:
         """Remove every guest and end everything."""

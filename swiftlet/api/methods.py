@@ -201,7 +201,7 @@ class Methods:
 
     async def remove_snapshot(self, call: Call, given: parameters.OneSnapshot) -> Reply:
         """Remove a snapshot."""
-        self._guests.machines.snapshots.remove(given.snapshot)
+        await asyncio.to_thread(self._guests.machines.snapshots.remove, given.snapshot)
         return Reply()
 
     # Ending

@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import tempfile
 
 from swiftlet.model.error import HostError
 from swiftlet.resolve.durable import full_disk, locked, make_folder
+from swiftlet.store.interim import making
 
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "checks")
 
@@ -62,7 +62,7 @@ def _compiler() -> str:
 
 def _compile(sources: list[str], folder: str) -> None:
     """Compile beside and rename into place."""
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=os.path.dirname(folder)) as work:
+    with making(os.path.dirname(folder)) as work:
         command = ["gcc", *FLAGS, "-o", f"{work}/{NAME}", *sources]
         done = subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:

@@ -60,6 +60,14 @@ class Monitor:
                     raise LaunchError(f"QEMU cannot save the machine: {told.get('error-desc', 'it does not say why')}")
                 await asyncio.sleep(POLL_SECONDS)
 
+    async def go_on(self, seconds: float) -> None:
+        """Let a machine run that stands still, also one that is still being saved. Raises LaunchError, TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while not (await self.execute("query-status"))["running"]:
+                with contextlib.suppress(LaunchError):  # it is told again until what stopped it is done with it
+                    await self.execute("cont")
+                await asyncio.sleep(POLL_SECONDS)
+
 
 @contextlib.asynccontextmanager
 async def session(folder: str) -> AsyncIterator[Monitor]:

@@ -11,15 +11,17 @@ mapped into guests' memory as it is (docs/vms.md). What is stored or sent may be
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import subprocess
-import tempfile
 from typing import NamedTuple
 
-from swiftlet.model.error import FullError, HostError, StoreError
+from swiftlet.model.error import FullError, HostError, StoreError, SwiftletError
+from swiftlet.store.files import write_atomic
+from swiftlet.store.interim import making
 
 RULES = "1"
 """Changes with anything here that makes another image of the same tree."""
@@ -86,20 +88,19 @@ def write_image(tree: str, path: str, *, compressed: bool = False) -> None:
 
 
 def _make(tree: str, path: str) -> Image:
-    handle, interim = tempfile.mkstemp(prefix=".", dir=os.path.dirname(path))
-    os.close(handle)
     try:
-        write_image(tree, interim)
-        size = os.stat(interim).st_size
-        os.truncate(interim, -(-size // _ALIGNED) * _ALIGNED)
-        os.chmod(interim, 0o444)
-        image = Image(path, _digest(interim), size)
-        os.rename(interim, path)
+        with making(os.path.dirname(path)) as folder:
+            interim = f"{folder}/image"
+            with open(interim, "xb"):
+                pass
+            write_image(tree, interim)
+            size = os.stat(interim).st_size
+            os.truncate(interim, -(-size // _ALIGNED) * _ALIGNED)
+            os.chmod(interim, 0o444)
+            image = Image(path, _digest(interim), size)
+            os.rename(interim, path)
     except OSError as error:
         raise StoreError(f"an image cannot be written: {error}", "swiftlet doctor") from None
-    finally:
-        if os.path.exists(interim):
-            os.unlink(interim)
     _record(image)
     return image
 
@@ -115,12 +116,8 @@ def _record(image: Image) -> None:
     """Note which file was found to have the digest. What cannot be noted is found out again."""
     record = f"{image.path.removesuffix('.erofs')}.json"
     said = {"digest": image.digest, "bytes": image.bytes, "stamp": _stamp(os.stat(image.path))}
-    try:
-        with open(f"{record}.new", "w") as file:
-            json.dump(said, file)
-        os.rename(f"{record}.new", record)
-    except OSError:
-        return
+    with contextlib.suppress(SwiftletError):
+        write_atomic(record, json.dumps(said).encode())
 
 
 def _stamp(found: os.stat_result) -> list[int]:

@@ -6,11 +6,11 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 
 from swiftlet.image.erofs import Image, image_of
 from swiftlet.model.bundle import Rootfs
 from swiftlet.model.error import HostError, InputError, KernelError
+from swiftlet.store.interim import making
 
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guestinit")
 
@@ -65,12 +65,9 @@ def loader(cache: str) -> str:
     os.makedirs(f"{cache}/images", mode=0o700, exist_ok=True)
     path = f"{cache}/images/loader-{digest[:16]}"
     if not os.path.exists(path):
-        interim = tempfile.mkdtemp(prefix=".", dir=os.path.dirname(path))
-        try:
+        with making(os.path.dirname(path)) as interim:
             _compile([source], f"{interim}/loader")
             os.rename(f"{interim}/loader", path)
-        finally:
-            shutil.rmtree(interim, ignore_errors=True)
     return path
 
 
@@ -84,16 +81,15 @@ def _compile(sources: list[str], program: str) -> None:
 
 
 def _make_tree(tree: str, sources: list[str]) -> None:
-    interim = tempfile.mkdtemp(prefix=".", dir=os.path.dirname(tree))
     try:
-        _compile([f"{SOURCES}/{name}" for name in sources], f"{interim}/init")
-        for folder in _FOLDERS:
-            os.makedirs(f"{interim}/{folder}", mode=0o755)
-        for folder, _, _ in os.walk(interim):
-            os.chmod(folder, 0o755)
-        os.rename(interim, tree)
+        with making(os.path.dirname(tree)) as folder:
+            interim = f"{folder}/tree"
+            for each in ("", *_FOLDERS):
+                os.makedirs(f"{interim}/{each}", mode=0o755)
+            for each, _, _ in os.walk(interim):
+                os.chmod(each, 0o755)
+            _compile([f"{SOURCES}/{name}" for name in sources], f"{interim}/init")
+            os.rename(interim, tree)
     except OSError:
         if not os.path.isdir(tree):
             raise
-    finally:
-        shutil.rmtree(interim, ignore_errors=True)

@@ -6,9 +6,9 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 
 from swiftlet.model.error import HostError, KernelError
+from swiftlet.store.interim import making
 
 SOURCE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "preload", "opener.c")
 
@@ -30,16 +30,12 @@ def opener(cache: str) -> str:
     if shutil.which(_COMPILE[0]) is None:
         raise HostError("no compiler here for what clones are started with", "apt-get install gcc libc6-dev")
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    handle, interim = tempfile.mkstemp(prefix=".", dir=folder)
-    os.close(handle)
-    try:
+    with making(folder) as work:
+        interim = f"{work}/opener.so"
         command = [*_COMPILE, SOURCE, "-o", interim]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
         if done.returncode:
             raise KernelError(f"opener.c did not compile: {(done.stderr.splitlines() or ['?'])[0]}")
         os.chmod(interim, 0o444)
         os.rename(interim, path)
-    finally:
-        if os.path.exists(interim):
-            os.unlink(interim)
     return path

@@ -20,6 +20,7 @@ from swiftlet.node.journal import Journal, read_journal
 from swiftlet.node.network import Attached
 from swiftlet.node.prepare import read_bundle
 from swiftlet.node.record import Guest
+from swiftlet.node.snapshots import go_on, is_saving
 from swiftlet.node.wire import close_all
 
 log = logging.getLogger("swiftlet.adopt")
@@ -81,6 +82,8 @@ async def _adopt_one(guests: Guests, id_: str, name: str, running: dict[str, Any
         _go_on(guest, running)
         if _is_looked_at(guest):
             await _remove_copy(guests, guest)
+        elif is_saving(guest):
+            guests.spawn(_let_go_on(guest))  # nobody waits for a monitor that may be hung
     else:
         await _not_running(guests, guest)
 
@@ -113,6 +116,13 @@ async def _remove_copy(guests: Guests, guest: Guest) -> None:
     log.info("guest %s was looked into by an earlier daemon: removed", guest.name)
     guest.attached = None  # as for one that does not run
     await guests.remove(guest, force=True)
+
+
+async def _let_go_on(guest: Guest) -> None:
+    try:
+        await go_on(guest)
+    except (OSError, SwiftletError) as error:
+        log.error("guest %s stands still, since an earlier daemon was killed while it saved it: %s", guest.name, error)
 
 
 async def _not_running(guests: Guests, guest: Guest) -> None:

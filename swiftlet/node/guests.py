@@ -23,6 +23,7 @@ from swiftlet.node import record
 from swiftlet.node.groups import end_groups
 from swiftlet.node.journal import Journal
 from swiftlet.node.launch import LauncherClient
+from swiftlet.node.leftovers import clear
 from swiftlet.node.machines import Found, Machines
 from swiftlet.node.names import Names, delete, new_id
 from swiftlet.node.network import Network
@@ -32,7 +33,6 @@ from swiftlet.node.signals import signal_number
 from swiftlet.node.starter import Starter
 from swiftlet.node.wire import close_all
 from swiftlet.node.workers import is_there
-from swiftlet.store.guard import sweep
 from swiftlet.store.layout import Layout
 
 log = logging.getLogger("swiftlet.guests")
@@ -409,8 +409,8 @@ class Guests:
                 self._deleter.submit(delete, path)
 
     def sweep_later(self, layout: Layout) -> None:
-        """Delete in the background what killed workers left half-made in tmp/."""
-        self._deleter.submit(sweep, layout)
+        """Delete in the background what killed workers left half-made."""
+        self._deleter.submit(clear, layout)
 
     # The launcher's death
 

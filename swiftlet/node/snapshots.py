@@ -16,25 +16,28 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import shutil
-import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from swiftlet.guest import qmp, ram
 from swiftlet.model.bundle import Bundle, Machine
-from swiftlet.model.error import ConflictError, InputError, NotFoundError, StoreError
+from swiftlet.model.error import ConflictError, InputError, LaunchError, NotFoundError, StoreError
 from swiftlet.node.names import storage_error
 from swiftlet.node.prepare import read_bundle
 from swiftlet.node.record import Guest
 from swiftlet.node.wire import close_all
+from swiftlet.store.guard import Guard
 from swiftlet.store.layout import Layout
 
 SAVE_SECONDS = 30.0
 
 _NAME_BYTES = 63
+
+_SAVING = "saving"
+"""File in a guest's folder: the machine stands still for being saved."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -57,7 +60,7 @@ class Snapshots:
 
     def __init__(self, layout: Layout) -> None:
         self._folder = layout.snapshots
-        self._tmp = layout.tmp
+        self._layout = layout
 
     def find(self, name: str) -> Snapshot:
         """A snapshot by its name. Raises NotFoundError."""
@@ -82,13 +85,11 @@ class Snapshots:
     def remove(self, name: str) -> None:
         """Remove a snapshot; clones that run keep the memory that they have. Raises NotFoundError."""
         path = f"{self._folder}/{_checked(name)}"
-        grave = tempfile.mkdtemp(prefix="snapshot-", dir=self._tmp)
-        try:
-            os.rename(path, f"{grave}/it")
-        except FileNotFoundError:
-            raise NotFoundError(f"no snapshot {name!r}", "swiftlet snapshot ls") from None
-        finally:
-            shutil.rmtree(grave, ignore_errors=True)
+        with Guard(self._layout) as session:
+            try:
+                os.rename(path, session.interim())
+            except FileNotFoundError:
+                raise NotFoundError(f"no snapshot {name!r}", "swiftlet snapshot ls") from None
 
     def check_free(self, guest: Guest, name: str) -> str:
         """The name of a snapshot that is to be taken, GUEST:NAME. Raises InputError, ConflictError (it is taken)."""
@@ -105,20 +106,20 @@ class Snapshots:
         full = self.check_free(guest, name)
         path = f"{self._folder}/{full}"
         bundle = saveable(guest)
-        interim = tempfile.mkdtemp(prefix="snapshot-", dir=self._tmp)
-        try:
-            assert bundle.machine is not None
-            await self._save(guest, bundle.machine.memory, interim)
-            taken = Snapshot(full, bundle, time.time_ns(), _disk_bytes(interim))
-            with open(f"{interim}/snapshot.json", "wb") as file:
-                file.write(msgspec.json.encode(taken))
-            os.rename(interim, path)
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                raise ConflictError(f"there is a snapshot {full} already") from None
-            raise storage_error(error, path) from None
-        finally:
-            shutil.rmtree(interim, ignore_errors=True)
+        assert bundle.machine is not None
+        with Guard(self._layout) as session:  # where the daemon is killed, the next one removes what is half-made
+            interim = session.interim()
+            try:
+                os.mkdir(interim, 0o700)
+                await self._save(guest, bundle.machine.memory, interim)
+                taken = Snapshot(full, bundle, time.time_ns(), _disk_bytes(interim))
+                with open(f"{interim}/snapshot.json", "wb") as file:
+                    file.write(msgspec.json.encode(taken))
+                os.rename(interim, path)
+            except OSError as error:
+                if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise ConflictError(f"there is a snapshot {full} already") from None
+                raise storage_error(error, path) from None
         return taken
 
     async def _save(self, guest: Guest, size: int, folder: str) -> None:
@@ -126,11 +127,12 @@ class Snapshots:
         try:
             async with guest.monitor, qmp.session(guest.folder) as monitor:
                 await monitor.send_descriptor("state", state)
+                Path(guest.folder, _SAVING).touch()
                 try:  # QEMU stops the machine when it saves it; one that was stopped before would not go on as a clone
                     await monitor.migrate_to("state", SAVE_SECONDS)
                     await asyncio.to_thread(_copy_memory, guest.pid, size, f"{folder}/ram")
                 finally:
-                    await monitor.execute("cont")
+                    await _go_on(guest, monitor)
         finally:
             os.close(state)
 
@@ -146,6 +148,25 @@ class Snapshots:
             raise StoreError(f"snapshot {snapshot.name} cannot be read: {error}") from None
         memory, state = opened
         return memory, state
+
+
+def is_saving(guest: Guest) -> bool:
+    """Whether it may stand still because it was being saved when a daemon was killed."""
+    return os.path.exists(f"{guest.folder}/{_SAVING}")
+
+
+async def go_on(guest: Guest) -> None:
+    """Let a machine run on whose saving was cut off. Raises LaunchError, ConflictError."""
+    async with guest.monitor, qmp.session(guest.folder) as monitor:
+        await _go_on(guest, monitor)
+
+
+async def _go_on(guest: Guest, monitor: qmp.Monitor) -> None:
+    try:
+        await monitor.go_on(SAVE_SECONDS)
+    except TimeoutError:
+        raise LaunchError(f"guest {guest.name} does not go on after it was saved") from None
+    Path(guest.folder, _SAVING).unlink(missing_ok=True)
 
 
 def saveable(guest: Guest) -> Bundle:

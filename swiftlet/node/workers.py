@@ -22,9 +22,9 @@ from swiftlet.linux.channel import Message
 from swiftlet.model.bundle import Rootfs
 from swiftlet.model.error import SwiftletError, from_wire
 from swiftlet.model.instance import Instance
+from swiftlet.node.leftovers import AFTER_BUILD_SECONDS, clear
 from swiftlet.node.pull import stamp_of
 from swiftlet.node.wire import Wire, close_all
-from swiftlet.store.guard import sweep
 from swiftlet.store.layout import Layout
 
 Progress = Callable[[dict[str, Any]], None]
@@ -36,9 +36,6 @@ AT_ONCE = 2
 
 LEAVE_SECONDS = 2.0
 """A worker that has answered may take so long to clean up."""
-
-SWEEP_SECONDS = 20.0
-"""Compilers that were killed may take so long to be gone on a busy host."""
 
 _EXCLUSIVE = frozenset(("stack", "resolve", "component", "explain", "image_build"))
 """Operations that may have to resolve."""
@@ -95,7 +92,8 @@ class Workers:
             grace = LEAVE_SECONDS if answer.done() and not answer.cancelled() else 0.0
             status = await asyncio.shield(_end(process, grace)) if process is not None else 0
             if message is None:
-                asyncio.get_running_loop().run_in_executor(None, _sweep, Layout(self._instance), operation)
+                patience = AFTER_BUILD_SECONDS if operation in _LEAVE_BUILDS else 0.0
+                asyncio.get_running_loop().run_in_executor(None, clear, Layout(self._instance), patience)
         return _result_of(message, operation, status)
 
     def _spawn(self, sock: socket.socket) -> subprocess.Popen[bytes]:
@@ -109,15 +107,6 @@ class Workers:
             env=environment,
             start_new_session=True,
         )
-
-
-def _sweep(layout: Layout, operation: str) -> None:
-    """Remove what a worker left that was killed."""
-    sweep(layout)
-    if operation in _LEAVE_BUILDS:
-        from swiftlet.image.kernel import kept
-
-        kept.sweep(layout.cache, SWEEP_SECONDS)
 
 
 class _Listener:

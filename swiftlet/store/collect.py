@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from swiftlet.model.error import ConflictError
 from swiftlet.store.files import INTERIM, storing
-from swiftlet.store.guard import collecting, live_sessions, locked, notes_files, parse_notes, remove, sweep_dead
+from swiftlet.store.guard import collecting, live_sessions, locked, notes_files, parse_notes, sweep_dead
+from swiftlet.store.interim import remove
 from swiftlet.store.layout import DIGEST, Layout, digests_in, parse_object
 
 BATCH = 128

@@ -21,7 +21,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +28,7 @@ from contextlib import contextmanager
 
 from swiftlet.model.error import ConflictError, NotFoundError
 from swiftlet.store.files import storing, write_all
+from swiftlet.store.interim import claim, remove, remove_dead, take
 from swiftlet.store.layout import Layout, checked_digest
 
 _SESSION = "session-"
@@ -76,7 +76,7 @@ class Guard:
         self._mutex = threading.Lock()
         self._noted: set[str] = set()
         with storing(layout.tmp):
-            self.directory, self._fd = _claim_directory(layout)
+            self.directory, self._fd = claim(f"{layout.tmp}/{_SESSION}")
             self._lock = open_lock(layout, "store.lock")
             self._notes = os.open(
                 f"{self.directory}/notes", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
@@ -120,28 +120,6 @@ class Guard:
         self.close()
 
 
-def _claim_directory(layout: Layout) -> tuple[str, int]:
-    """Make a session's folder and lock it, against a sweep that may take the new folder for a dead one."""
-    while True:
-        path = f"{layout.tmp}/{_SESSION}{os.getpid()}-{os.urandom(6).hex()}"
-        os.mkdir(path, 0o700)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if _still_there(path, fd):
-            return path, fd
-        os.close(fd)
-
-
-def _still_there(path: str, fd: int) -> bool:
-    try:
-        return os.stat(path).st_ino == os.fstat(fd).st_ino
-    except FileNotFoundError:
-        return False
-
-
 def _empty(folder: str, keep: str) -> None:
     try:
         names = os.listdir(folder)
@@ -150,17 +128,6 @@ def _empty(folder: str, keep: str) -> None:
     for name in names:
         if name != keep:
             remove(f"{folder}/{name}")
-
-
-def remove(path: str) -> None:
-    """Remove a file or a whole folder, as far as it is there."""
-    try:
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 @contextmanager
@@ -231,21 +198,13 @@ def collecting(layout: Layout, patience: float) -> Iterator[None]:
         lock = open_lock(layout, "collect.lock")
     deadline = time.monotonic() + patience
     try:
-        while not _take(lock):
+        while not take(lock):
             if time.monotonic() >= deadline:
                 raise ConflictError("another collection is running", "wait until it has ended")
             time.sleep(0.01)
         yield
     finally:
         os.close(lock)
-
-
-def _take(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def sweep(layout: Layout) -> int:
@@ -269,24 +228,12 @@ def sweep_dead(layout: Layout) -> int:
 def _sweep_one(path: str, session: bool) -> bool:
     try:
         if session:
-            return _remove_dead(path)
+            return remove_dead(path)
         if time.time() - os.lstat(path).st_mtime < _STRANGER_SECONDS:
             return False
         remove(path)
     except FileNotFoundError:
         return False
-    return True
-
-
-def _remove_dead(path: str) -> bool:
-    """Remove a session's folder unless somebody lives in it; locked meanwhile, so that nobody moves in."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if not _take(fd):
-            return False
-        remove(path)
-    finally:
-        os.close(fd)
     return True
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from swiftlet.model.error import CorruptError, NotFoundError, StoreError
 from swiftlet.store.files import read_bytes, storing, unseal
-from swiftlet.store.guard import locked, remove
+from swiftlet.store.guard import locked
+from swiftlet.store.interim import remove
 from swiftlet.store.layout import DIGEST, Layout, digests_in, parse_object
 from swiftlet.store.objects import EMPTY
 from swiftlet.store.plan import is_executable

@@ -156,17 +156,26 @@ def test_the_daemon_sweeps_what_dead_workers_left_when_it_starts_and_leaves_the_
     tmp = f"{home.instance.root}/tmp"
     os.makedirs(f"{tmp}/session-1-dead/half-made")
     os.makedirs(f"{tmp}/session-2-alive")
-    alive = os.open(f"{tmp}/session-2-alive", os.O_RDONLY)
-    fcntl.flock(alive, fcntl.LOCK_EX)
+    images = f"{home.instance.root}/cache/images"
+    os.makedirs(f"{images}/.making-1-dead/image")
+    os.makedirs(f"{images}/.making-2-alive")
+    os.makedirs(f"{home.instance.root}/cache/kernels/.work-1")
+    living = [f"{tmp}/session-2-alive", f"{images}/.making-2-alive"]
+    held = [os.open(each, os.O_RDONLY) for each in living]
+    for each in held:
+        fcntl.flock(each, fcntl.LOCK_EX)
 
     async def scenario():
         await home.open()
-        while os.path.exists(f"{tmp}/session-1-dead"):
+        while os.path.exists(f"{home.instance.root}/cache/kernels/.work-1"):
             await asyncio.sleep(0.01)
-        assert os.path.exists(f"{tmp}/session-2-alive")
+        assert os.listdir(tmp).count("session-1-dead") == 0
+        assert os.listdir(images) == [".making-2-alive"]
+        assert all(os.path.exists(each) for each in living)
 
     play(scenario())
-    os.close(alive)
+    for each in held:
+        os.close(each)
 
 
 def test_a_worker_whose_daemon_was_killed_before_it_began_leaves_without_a_word(tmp_path):
