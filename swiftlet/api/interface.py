@@ -322,6 +322,10 @@ method KernelExplain(option: string, kernel: ?string) -> (
   evidence: ?KernelEvidence
 )
 
+type UnikernelTask (name: string, arguments: [][]string, result: string, line: int)
+
+type Unikernel (digest: string, bytes: int, path: string, tasks: []UnikernelTask)
+
 method KernelRemove(kernel: string) -> (kernel: KernelLine, bytes: int)
 
 # Disk images that a host's firmware starts. output: absolute, each format adds its ending. at_end: what the machine
@@ -335,6 +339,9 @@ method ImageBuild(
   at_end: ?string,
   compress: ?bool
 ) -> (progress: ?Progress, images: ?[]DiskImage, kernel: ?string)
+
+# An image of a program of tasks, that a machine starts by itself. path: of the program, and of the image, absolute.
+method UnikernelBuild(path: string) -> (progress: ?Progress, unikernel: ?Unikernel, reused: ?bool)
 
 # Starts two throw-away copies of a virtual machine (or of a workload): one as it is, one that is looked into.
 method BootProfile(guest: ?string, workload: ?object) -> (progress: ?Progress, profile: ?object)

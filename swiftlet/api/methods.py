@@ -79,6 +79,7 @@ class Methods:
             "KernelExplain": Method(p.KernelExplain, self._worker("kernel_explain")),
             "KernelRemove": Method(p.OneKernel, self._worker("kernel_remove")),
             "ImageBuild": Method(p.ImageBuild, self._worker("image_build", streams=True), streams=True),
+            "UnikernelBuild": Method(p.UnikernelBuild, self._worker("unikernel_build", streams=True), streams=True),
             "BootProfile": Method(p.BootProfile, self.boot_profile, streams=True),
             "Doctor": Method(p.Nothing, self._doctor),
             "CheckProgram": Method(p.Nothing, self._worker("check_program", streams=True), streams=True),

@@ -227,6 +227,12 @@ class BootProfile(msgspec.Struct, forbid_unknown_fields=True):
     workload: dict[str, Any] | None = None
 
 
+class UnikernelBuild(msgspec.Struct, forbid_unknown_fields=True):
+    """path: absolute, of a Python file with tasks."""
+
+    path: str
+
+
 class ImageBuild(msgspec.Struct, forbid_unknown_fields=True):
     """workload: as of `Run`. output: absolute, without an ending. size: bytes, 0 for no more than is needed."""
 

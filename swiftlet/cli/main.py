@@ -32,13 +32,14 @@ MODULES = {
     "guest": "guest",
     "kernel": "kernel",
     "image": "image",
+    "unikernel": "unikernel",
     "boot": "boot",
     "doctor": "doctor",
     "version": "version",
 }
 """First word -> module below `swiftlet.cli`, in the order of the help. Each has COMMANDS."""
 
-GROUPS = ("template", "store", "snapshot", "guest", "kernel", "image", "boot")
+GROUPS = ("template", "store", "snapshot", "guest", "kernel", "image", "unikernel", "boot")
 """First words that are no command by themselves: a second one follows."""
 
 

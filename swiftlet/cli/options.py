@@ -53,12 +53,13 @@ class Command:
 
     name: as typed, "run" or "template ls". usage: what follows the name. least, most: how many arguments it
     takes (most -1: any number). ours: how many arguments come before a command of the guest's, which is taken as
-    it stands (-1: there is none). rewrite: replaces a token before it is understood. examples: whole command lines.
+    it stands (-1: there is none). whole: whether, by what was typed so far, there is none after all. rewrite:
+    replaces a token before it is understood. examples: whole command lines.
     """
 
     __slots__ = (
         "about", "examples", "execute", "least", "most", "name", "options", "ours", "rewrite", "summary",
-        "usage",
+        "usage", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,7 @@ class Command:
         about: str = "",
         ours: int = -1,
         rewrite: Callable[[str], list[str]] | None = None,
+        whole: Callable[[Parsed], bool] | None = None,
     ) -> None:
         self.name = name
         self.summary = summary
@@ -85,6 +87,7 @@ class Command:
         self.about = about
         self.ours = ours
         self.rewrite = rewrite
+        self.whole = whole
 
 
 COMMON = (
@@ -131,7 +134,7 @@ class _Parser:
             word = self.words.pop()
             if word == "--":
                 self._take_rest()
-            elif len(word) > 1 and word[0] == "-":
+            elif len(word) > 1 and word[0] == "-" and not word[1].isdigit():  # -5 is a number
                 self._take_option(word)
             else:
                 self._take_argument(word)
@@ -141,7 +144,8 @@ class _Parser:
 
     def _take_argument(self, word: str) -> None:
         self.parsed.arguments.append(word)
-        if 0 <= self.command.ours <= len(self.parsed.arguments):
+        whole = self.command.whole is not None and self.command.whole(self.parsed)
+        if 0 <= self.command.ours <= len(self.parsed.arguments) and not whole:
             if self.command.ours and self.words and self.words[-1] == "--":
                 self.words.pop()
             self._take_rest()

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+UNIKERNEL = "unikernel"
+"""The kind of guest whose program is no command: flags may stand behind it."""
+
+
 def run(parsed: Parsed) -> int:
     """Run a guest; returns its exit code, or 0 with -d."""
     try:
@@ -52,12 +56,26 @@ def workload_of(parsed: Parsed, client: Client, command: str = "run") -> dict[st
         workload = combine(read_file(parsed.one("file"), client), workload)
     if parsed.on("from"):
         return workload
+    if workload.get("kind") == UNIKERNEL:
+        return _of_program(workload, command)
     if not workload.get("templates"):
         given = f" -t {parsed.arguments[0]}" if parsed.arguments else " -t TEMPLATE"
         hint = f"name one, as in: swiftlet {command}{given}; `swiftlet template ls` lists them"
         raise InputError(f"{command}: no template", hint)
     if workload.get("tty"):
         workload["env"] = {"TERM": "xterm", **workload.get("env", {})}
+    return workload
+
+
+def _of_program(workload: dict[str, Any], command: str) -> dict[str, Any]:
+    """A unikernel's workload: the file with its tasks is what else would be a command."""
+    words = workload.pop("command", [])
+    if words:
+        workload["program"] = os.path.abspath(words[0])
+    if len(words) > 1:
+        raise InputError(f"{command}: a unikernel has no arguments: {words[1]}", "its tasks get theirs when called")
+    if not workload.get("program"):
+        raise InputError(f"{command}: no program", f"swiftlet {command} --as unikernel primes.py -p 7000:7000/udp")
     return workload
 
 
@@ -123,6 +141,7 @@ COMMANDS = (
         arguments=(0, -1),
         ours=0,
         rewrite=rewrite_terminal,
+        whole=lambda parsed: parsed.one("as") == UNIKERNEL,
         options=(
             *OPTIONS,
             Option("-d --detach", "leave it running and print its id"),
@@ -142,6 +161,7 @@ COMMANDS = (
             "swiftlet run -t deb:redis-server -d --name cache -- redis-server",
             "swiftlet run -t nginx@1.22 -d -p 8080:80 -m 128M --cpus 1 --pids 100 -v ./site:/usr/share/nginx/html:ro",
             "swiftlet run -f workload.yaml --name second",
+            "swiftlet run --as unikernel primes.py -d --cpus 4 -p 7000:7000/udp",
             "swiftlet run --from web:ready --count 20",
         ),
     ),

@@ -48,7 +48,7 @@ OPTIONS = (
     Option("--tmpfs", "an empty folder in memory, such as /run:size=64m,mode=755", "PATH[:OPTIONS]", many=True),
     Option("--stop-signal", "signal that asks the guest to end", "SIGNAL"),
     Option("--stop-timeout", "seconds after which `stop` kills it", "SECONDS"),
-    Option("--as", "kind of guest: container (the default) or vm", "KIND"),
+    Option("--as", "kind of guest: container (the default), vm or unikernel", "KIND"),
     Option("--kernel", "of a virtual machine: a kernel that was built (swiftlet kernel ls)", "KERNEL"),
 )
 

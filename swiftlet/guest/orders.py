@@ -77,6 +77,11 @@ def resume(bundle: Bundle, card: Card | None, files: Mapping[str, str], now_ns: 
     return "".join(told)
 
 
+def unikernel(card: Card | None) -> str:
+    """What a unikernel is told: where it is, and that there is no more to wait for (`unikernel.kernel.orders`)."""
+    return "".join(_card(card)) + order("b")
+
+
 def on_disk(
     bundle: Bundle, files: Mapping[str, str], limits: Mapping[str, int], *, data: bool, at_end: int, at_button: int
 ) -> str:
@@ -111,10 +116,14 @@ def identity(hostname: str, card: Card | None, now_ns: int, entropy: str) -> lis
         order("t", str(now_ns // 10**9), str(now_ns % 10**9)),
         order("h", hostname),
     ]
-    if card is not None:
-        mask = str(IPv4Network(f"0.0.0.0/{card.prefix}").netmask)
-        told.append(order("n", "eth0", card.hardware, card.address, mask, card.gateway))
-    return told
+    return [*told, *_card(card)]
+
+
+def _card(card: Card | None) -> list[str]:
+    if card is None:
+        return []
+    mask = str(IPv4Network(f"0.0.0.0/{card.prefix}").netmask)
+    return [order("n", "eth0", card.hardware, card.address, mask, card.gateway)]
 
 
 def command(

@@ -174,6 +174,40 @@ def argv(settings: Settings) -> tuple[str, ...]:
     return tuple(words)
 
 
+def unikernel_channels(*, network: bool) -> tuple[str, ...]:
+    """The names of the descriptors that a unikernel's machine inherits."""
+    return ("orders", "console", "output", "monitor", *(("tap",) if network else ()))
+
+
+def unikernel_argv(settings: Settings) -> tuple[str, ...]:
+    """The command line of a machine in which nothing is but a unikernel: no clock ticks in it.
+
+    Its words go to the first serial port; orders and reports over the second one (`unikernel.kernel.orders`).
+    """
+    tcg = settings.accelerator == "tcg"
+    return (
+        PROGRAM,
+        "-add-fd", f"fd={_number(settings, 'output')},set={_number(settings, 'output')}",
+        "-name", settings.name,
+        "-machine", "microvm,pit=off,pic=off,rtc=off,isa-serial=on,dump-guest-core=off",
+        "-accel", f"tcg,tb-size={TRANSLATION_MIB}" if tcg else "kvm",
+        "-cpu", "max" if tcg else "host",
+        "-smp", _processors(settings),
+        "-m", f"{settings.memory >> 20}M",
+        "-global", "virtio-mmio.force-legacy=false",
+        "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+        "-kernel", settings.kernel,
+        "-append", "orders=",
+        "-chardev", _sink(settings, "output"), "-serial", "chardev:output",
+        "-chardev", f"socket,id=orders,fd={_number(settings, 'orders')}",
+        "-device", "isa-serial,index=1,chardev=orders",
+        *_network(settings),
+        "-chardev", f"socket,id=monitor,fd={_number(settings, 'monitor')},server=on,wait=off",
+        "-mon", "chardev=monitor,mode=control",
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    )  # fmt: skip
+
+
 def _machine(settings: Settings) -> list[str]:
     tcg = settings.accelerator == "tcg"
     # pit=off and pic=off hang a guest under emulation; with rtc=off it waits 2 s for a clock that is not there. Our

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 Network = Literal["bridge", "none", "host"]
-GuestKind = Literal["container", "vm", "fake"]
+GuestKind = Literal["container", "vm", "unikernel", "fake"]
 
 
 class Volume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,17 +43,20 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One guest to be.
 
-    templates: `name[@version]`, `deb:NAME[=VERSION]`, `host:/path` or a YAML file's path. First wins.
+    templates: `name[@version]`, `deb:NAME[=VERSION]`, `host:/path` or a YAML file's path; a unikernel has none.
+    The first wins.
     command: argv; empty runs the first template's entry point.
+    program: of a unikernel, the absolute path of the Python file with its tasks.
     kernel: of a virtual machine, a profile's name or the beginning of a digest; "" is the newest that was built.
     user: `name|uid[:group|gid]`; "" is root.
     stop_signal by name (`SIGTERM`); stop_timeout in seconds.
     """
 
-    templates: tuple[str, ...]
+    templates: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     name: str = ""
     kind: GuestKind = "container"
+    program: str = ""
     kernel: str = ""
     env: dict[str, str] = {}
     workdir: str = ""

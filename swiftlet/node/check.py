@@ -87,7 +87,14 @@ def _choices(path: str) -> str:
 
 
 def _complaints(workload: Workload) -> Iterable[tuple[str, str]]:
-    if not workload.templates:
+    if workload.kind == "unikernel":
+        if not _is_guest_path(workload.program):
+            yield "$.program", "is the absolute path of a Python file with tasks"
+        if workload.command:
+            yield "$.command", "a unikernel runs its tasks and nothing else"
+    elif workload.program:
+        yield "$.program", "is for a unikernel only (--as unikernel)"
+    elif not workload.templates:
         yield "$.templates", "is empty; name at least one, such as python@3.11"
     yield from _texts(workload.command, workload.env)
     yield from _numbers(workload)

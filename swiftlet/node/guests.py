@@ -24,10 +24,11 @@ from swiftlet.node.groups import end_groups
 from swiftlet.node.journal import Journal
 from swiftlet.node.launch import LauncherClient
 from swiftlet.node.leftovers import clear
-from swiftlet.node.machines import Found, Machines
+from swiftlet.node.machines import HYPERVISOR, Found, Machines
 from swiftlet.node.names import Names, delete, new_id
 from swiftlet.node.network import Network
 from swiftlet.node.prepare import Prepared, Preparer, read_bundle
+from swiftlet.node.programs import Programs
 from swiftlet.node.record import Exit, Guest
 from swiftlet.node.signals import signal_number
 from swiftlet.node.starter import Starter
@@ -83,6 +84,7 @@ class Guests:
         network: Network,
         roots: Roots,
         machines: Machines,
+        programs: Programs,
     ) -> None:
         self.names = names
         self.preparer = preparer
@@ -90,6 +92,7 @@ class Guests:
         self.network = network
         self.roots = roots
         self.machines = machines
+        self.programs = programs
         self.by_id: dict[str, Guest] = {}
         self.by_name: dict[str, Guest] = {}
         self.execs: dict[str, asyncio.Future[Exit]] = {}
@@ -183,7 +186,7 @@ class Guests:
         else:
             if workload.kind == "vm":
                 self.machines.check(workload)
-            rootfs = await self._root(workload.templates, progress)
+            rootfs = await self._root(workload.templates, progress) if workload.templates else Rootfs((), ())
         prepared = await self._prepare(guest, rootfs, progress)
         with prepared.closed_on_failure():
             guest.take(prepared.bundle)
@@ -228,6 +231,9 @@ class Guests:
 
     async def _machine(self, guest: Guest, rootfs: Rootfs, progress: Progress) -> Found | None:
         """What a virtual machine around this root is made of; None for a guest that is none."""
+        if guest.workload.kind == "unikernel":
+            program = await self.programs.find(guest.workload.program, progress)
+            return self.machines.of_program(program, await self._root((HYPERVISOR,), progress))
         if guest.workload.kind != "vm":
             return None
         kernel, snapshot = guest.workload.kernel, guest.snapshot

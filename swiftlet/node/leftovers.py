@@ -13,7 +13,7 @@ AFTER_BUILD_SECONDS = 20.0
 
 _AT_START_SECONDS = 2.0
 
-_FOLDERS = ("images", "checks")
+_FOLDERS = ("images", "checks", "unikernels")
 """Folders of the cache in which things are made by `interim.making`."""
 
 

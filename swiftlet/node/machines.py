@@ -60,6 +60,14 @@ _PREFERRED = ("server", "toolchain", "docker", "net", "pmem", "micro")
 """Profiles in the order in which they are taken where no kernel was asked for."""
 
 
+class Program(NamedTuple):
+    """A unikernel that was built, in a kernel's place. image: its path."""
+
+    digest: str
+    image: str
+    initramfs: str = ""
+
+
 class Found(NamedTuple):
     """What one machine is made of. kernel, images: paths on the host. snapshot: that it goes on from, "" for none.
 
@@ -68,7 +76,7 @@ class Found(NamedTuple):
     """
 
     hypervisor: Rootfs
-    kernel: Kernel
+    kernel: Kernel | Program
     images: tuple[str, ...]
     accelerator: str
     why: str
@@ -140,6 +148,11 @@ class Machines:
             hypervisor, chosen, tuple(images), accelerator, why, counter_khz=self._counter_khz(), mapped=mapped
         )
 
+    def of_program(self, program: Program, hypervisor: Rootfs) -> Found:
+        """The machine of a unikernel."""
+        accelerator, why = self.accelerator
+        return Found(hypervisor, program, (), accelerator, why)
+
     def check(self, workload: Workload) -> None:
         """What is told of a machine before anything is fetched in vain. Raises NotFoundError, InputError."""
         kernel = self.kernel(workload.kernel)
@@ -206,6 +219,8 @@ def told_to(bundle: Bundle, machine: Machine, attached: Attached | None, files: 
     card = None
     if attached is not None:
         card = orders.Card(attached.hardware, attached.address, attached.prefix, attached.gateway)
+    if bundle.workload.kind == "unikernel":
+        return {"orders": orders.unikernel(card), "script": ""}
     entropy = secrets.token_hex(64)
     files = {**files, "/etc/machine-id": f"{secrets.token_hex(16)}\n"}
     if machine.snapshot:  # its kernel is set as its snapshot's was

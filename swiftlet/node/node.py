@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from swiftlet.guest.container import ContainerDriver
 from swiftlet.guest.driver import Driver
 from swiftlet.guest.machine import MachineDriver
+from swiftlet.guest.unikernel import UnikernelDriver
 from swiftlet.model.error import SwiftletError
 from swiftlet.model.instance import Instance
 from swiftlet.node.adopt import adopt
@@ -17,6 +18,7 @@ from swiftlet.node.machines import Machines
 from swiftlet.node.names import Names
 from swiftlet.node.network import Network
 from swiftlet.node.prepare import Preparer
+from swiftlet.node.programs import Programs
 from swiftlet.node.workers import Kernels, Workers
 from swiftlet.node.workers import Roots as ResolvedRoots
 from swiftlet.store.layout import Layout
@@ -34,7 +36,7 @@ class Node:
         self,
         instance: Instance,
         *,
-        drivers: Sequence[Driver] = (ContainerDriver(), MachineDriver()),
+        drivers: Sequence[Driver] = (ContainerDriver(), MachineDriver(), UnikernelDriver()),
         start: Callable[[Instance, str], object] = start_launcher,
         roots: Roots | None = None,
         pool: int | None = None,
@@ -59,6 +61,7 @@ class Node:
             self.network,
             roots or ResolvedRoots(self.workers, self.layout.cache),
             Machines(self.layout),
+            Programs(self.workers, self.layout.cache),
         )
 
     async def open(self) -> None:

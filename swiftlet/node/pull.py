@@ -379,6 +379,12 @@ def _image_build(work: Work) -> dict[str, Any]:
     return image_build(work)
 
 
+def _unikernel_build(work: Work) -> dict[str, Any]:
+    from swiftlet.node.programs import build
+
+    return build(work)
+
+
 def _boot_watch(work: Work) -> dict[str, Any]:
     from swiftlet.node.bootprofile import boot_watch
 
@@ -432,6 +438,7 @@ OPERATIONS: dict[str, Callable[[Work], dict[str, Any]]] = {
     "kernel_trim": _kernel_trim,
     "image_build": _image_build,
     "boot_watch": _boot_watch,
+    "unikernel_build": _unikernel_build,
 }
 
 

@@ -37,7 +37,7 @@ AT_ONCE = 2
 LEAVE_SECONDS = 2.0
 """A worker that has answered may take so long to clean up."""
 
-_EXCLUSIVE = frozenset(("stack", "resolve", "component", "explain", "image_build"))
+_EXCLUSIVE = frozenset(("stack", "resolve", "component", "explain", "image_build", "unikernel_build"))
 """Operations that may have to resolve."""
 
 _BUILDS = frozenset(("kernel_build",))

@@ -1,0 +1,123 @@
+"""A program of tasks becomes an image that boots: compiled, linked with the kernel, and described.
+
+Needs no compiler, assembler or linker of the host's: numba and llvmlite are all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any, NamedTuple
+
+from swiftlet.model.error import HostError, InputError
+from swiftlet.unikernel import elf, link
+from swiftlet.unikernel.signature import Signature, described
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ENTRY = "pvh_entry"
+
+_REQUIRED = ("numba", "llvmlite")
+_KERNEL, _RUNTIME = ("kernel.main",), ("runtime.memory",)
+
+Progress = Callable[[str, int, int], None]
+
+
+class Built(NamedTuple):
+    """An image and what is in it. functions: their names by address, for profiles and messages."""
+
+    image: bytes
+    signatures: tuple[Signature, ...]
+    functions: tuple[elf.Named, ...]
+
+
+def check_host() -> None:
+    """Raise HostError unless what builds is installed."""
+    for name in _REQUIRED:
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise HostError(f"no {name} here to build unikernels with", "pip install 'swiftlet[unikernel]'") from None
+
+
+def digest_of(path: str) -> str:
+    """What an image is named by: the program, this package's sources and the versions of what compiles them.
+
+    Raises InputError where the program cannot be read.
+    """
+    summed = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            summed.update(file.read())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    for folder, _, names in sorted(os.walk(HERE)):
+        for name in sorted(names):
+            if name.endswith((".py", ".S")):
+                with open(f"{folder}/{name}", "rb") as file:
+                    summed.update(f"\0{name}\0".encode() + file.read())
+    summed.update("".join(f"\0{name} {metadata.version(name)}" for name in _REQUIRED).encode())
+    return summed.hexdigest()
+
+
+def build(path: str, progress: Progress = lambda text, done, total: None) -> Built:
+    """Build a program's image. Raises InputError (file, line, reason), KernelError, HostError."""
+    check_host()
+    progress("tasks", 0, 3)
+    from swiftlet.unikernel import compile as tasks  # which sets what numba reads when it is imported
+    from swiftlet.unikernel.metal.assemble import INTEGERS_ONLY, assembled, compiled
+
+    program = tasks.compiled(path)
+    progress("kernel", 1, 3)
+    with open(f"{HERE}/kernel/boot.S") as file:
+        boot = assembled(file.read())
+    objects = [
+        elf.parse(boot, "boot"),
+        elf.parse(compiled(_KERNEL, INTEGERS_ONLY), "kernel"),
+        elf.parse(compiled(_RUNTIME), "runtime"),
+        elf.parse(program.object, "tasks"),
+    ]
+    progress("link", 2, 3)
+
+    def linked(functions: Sequence[elf.Named]) -> link.Image:
+        table = assembled(tables(program.signatures, functions))
+        return link.linked([*objects, elf.parse(table, "tables")], ENTRY)
+
+    # Code comes first, so the functions lie where they lie, whatever is told of them behind it.
+    image = linked(linked(()).symbols)
+    return Built(image.data, program.signatures, image.symbols)
+
+
+def tables(signatures: Sequence[Signature], functions: Sequence[elf.Named]) -> str:
+    """In assembly: the tasks (`service.Task`), their description, and the functions' names (`panic.Directory`)."""
+    description = json.dumps(described(signatures), separators=(",", ":"))
+    tasks = [
+        f".quad task_{number}, {each.room}, {int(each.result == 'i')}, 0" for number, each in enumerate(signatures)
+    ]
+    places = [f".long {each.address}, name_{number} - function_directory" for number, each in enumerate(functions)]
+    names = [f"name_{number}: .asciz {_quoted(each.name)}" for number, each in enumerate(functions)]
+    lines = [
+        ".section .rodata",
+        ".balign 8",
+        ".globl task_table, service_description, service_length, function_directory",
+        f"task_table: .quad {len(signatures)}",
+        *tasks,
+        f"service_length: .quad {len(description)}",
+        f"service_description: .ascii {_quoted(description)}",
+        ".balign 8",
+        f"function_directory: .long {len(functions)}, 0",
+        *places,
+        *names,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)
+
+
+def document_of(digest: str, built: Built) -> dict[str, Any]:
+    """What is kept beside an image."""
+    return {"digest": digest, "bytes": len(built.image), "tasks": described(built.signatures)}

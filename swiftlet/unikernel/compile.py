@@ -1,0 +1,248 @@
+"""Tasks to object code, by Numba's core functions: a typed Python function becomes machine code that needs no Python.
+
+Every task gets an adapter of one shape, so that who calls it needs to know no types::
+
+    int32 adapter(int64 *result, void **exception, int64 arguments, int64 length, int64 output, int64 capacity)
+
+It reads the arguments as the wire has them, calls the task, and writes what that returns; `result` is how many bytes.
+The status is 0, or that of an exception, which `exception` then describes.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["NUMBA_CPU_NAME"] = "x86-64-v2"  # before numba is imported, or what is called uses this host's instructions
+os.environ["NUMBA_CPU_FEATURES"] = ""
+
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import llvmlite.binding as llvm
+import numba
+from llvmlite import ir
+from numba.core import codegen, compiler, errors, sigutils, types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
+from numba.extending import intrinsic
+
+from swiftlet.model.error import InputError
+from swiftlet.unikernel import declare, failure
+from swiftlet.unikernel.load import load, signature_of
+from swiftlet.unikernel.metal.assemble import optimised, target_machine
+from swiftlet.unikernel.metal.emit import with_attributes
+from swiftlet.unikernel.signature import Signature
+
+_WORD = ir.IntType(64)
+
+
+class _Codegen(codegen.AOTCPUCodegen):  # type: ignore[misc]
+    """Static code below 2 GiB."""
+
+    def _customize_tm_options(self, options: dict[str, Any]) -> None:
+        options.update(cpu=self._cpu_name, reloc="static", codemodel="small", features=self._tm_features)
+
+
+class Compiled(NamedTuple):
+    """An object, and the tasks in it, in order: the symbol of the n-th adapter is `task_n`."""
+
+    object: bytes
+    signatures: tuple[Signature, ...]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _read_int(context: Any, place: Any) -> Any:
+    def make(_c: Any, build: Any, _s: Any, values: Any) -> Any:
+        return build.load(build.inttoptr(values[0], _WORD.as_pointer()))
+
+    return types.int64(types.int64), make
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _read_float(context: Any, place: Any) -> Any:
+    def make(_c: Any, build: Any, _s: Any, values: Any) -> Any:
+        return build.load(build.inttoptr(values[0], ir.DoubleType().as_pointer()))
+
+    return types.float64(types.int64), make
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _write_int(context: Any, place: Any, value: Any) -> Any:
+    def make(context_: Any, build: Any, _s: Any, values: Any) -> Any:
+        build.store(values[1], build.inttoptr(values[0], _WORD.as_pointer()))
+        return context_.get_dummy_value()
+
+    return types.void(types.int64, types.int64), make
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _write_float(context: Any, place: Any, value: Any) -> Any:
+    def make(context_: Any, build: Any, _s: Any, values: Any) -> Any:
+        build.store(values[1], build.inttoptr(values[0], ir.DoubleType().as_pointer()))
+        return context_.get_dummy_value()
+
+    return types.void(types.int64, types.float64), make
+
+
+_READ = {"i": "_read_int(arguments + {0})", "f": "_read_float(arguments + {0})", "b": "_read_int(arguments + {0}) != 0"}
+_WRITE = {"i": "_write_int(output, {0})", "f": "_write_float(output, {0})", "b": "_write_int(output, 1 if {0} else 0)"}
+
+
+def jitted(function: Callable[..., Any]) -> Any:
+    """What a marked function is while a program is built."""
+    return numba.njit(boundscheck=True, error_model="python")(function)
+
+
+def adapter_source(signature: Signature, number: int) -> str:
+    """The adapter's text."""
+    reads = ", ".join(_READ[code].format(8 * place) for place, (_, code) in enumerate(signature.arguments))
+    return (
+        f"def adapter_{number}(arguments, length, output, capacity):\n"
+        f"    if length != {8 * len(signature.arguments)}:\n"
+        f"        raise TypeError('{signature.name} takes {len(signature.arguments)} arguments')\n"
+        f"    result = task({reads})\n"
+        f"    {_WRITE[signature.result].format('result')}\n"
+        "    return 8\n"
+    )
+
+
+def compiled(path: str) -> Compiled:
+    """Compile a program. Raises InputError with the file, the line and the reason."""
+    rtsys.initialize(cpu_target.target_context)
+    name = os.path.basename(path)
+    declare._compile = jitted
+    try:
+        functions: tuple[Any, ...] = load(path).functions
+    finally:
+        declare._compile = None
+    signatures = tuple(signature_of(each.py_func, name) for each in functions)
+    flags = compiler.Flags()
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
+    flags.nrt, flags.error_model, flags.boundscheck = True, "python", True
+    context = cpu_target.target_context.with_aot_codegen("tasks")
+    context._internal_codegen = _Codegen("tasks", "x86-64-v2")
+    with global_compiler_lock:
+        library = context.codegen().create_library("tasks")
+        library._optimize_final_module = lambda: None  # it would drop what is called by another name only
+        names = [
+            _adapter(context, flags, library, each, signature, number, path)
+            for number, (each, signature) in enumerate(zip(functions, signatures, strict=True))
+        ]
+        library.finalize()
+        return Compiled(_emitted(library._final_module, names), signatures)
+
+
+def _adapter(
+    context: Any, flags: Any, library: Any, function: Any, signature: Signature, number: int, path: str
+) -> str:
+    space = {"task": function, **{name: globals()[name] for name in globals() if name.startswith(("_read", "_write"))}}
+    exec(adapter_source(signature, number), space)
+    arguments, result = sigutils.normalize_signature("int64(int64, int64, int64, int64)")
+    try:
+        made = compiler.compile_extra(
+            cpu_target.typing_context,
+            context,
+            space[f"adapter_{number}"],
+            arguments,
+            result,
+            flags,
+            {},
+            library=library,
+        )
+    except errors.NumbaError as error:
+        raise _refusal(error, path) from None
+    return str(made.fndesc.llvm_func_name)
+
+
+_PREAMBLE = ("Failed in nopython mode", "During:", "- Resolution failure", "- argument", "File ", "<source", "[")
+
+
+def _refusal(error: Exception, path: str) -> InputError:
+    """Numba's complaint as one line: where in the program, and the first thing that it says of it."""
+    text = str(error)
+    lines = [line for each, line in re.findall(r'File "([^"]*)", line (\d+)', text) if _same_file(each, path)]
+    said = (each.strip() for each in text.splitlines())
+    reason = next((each for each in said if each and not each.startswith(_PREAMBLE)), "it cannot be compiled")
+    place = f"{os.path.basename(path)}:{lines[0]}" if lines else os.path.basename(path)
+    return InputError(f"{place}: {reason}", "docs/unikernels.md has what a task can be")
+
+
+def _same_file(shown: str, path: str) -> bool:
+    return os.path.basename(shown) == os.path.basename(path)
+
+
+def _readable(name: str) -> str:
+    """A function's name as its program has it, from the one that Numba has made of it."""
+    parts, rest = [], name.removeprefix("_ZN")
+    while match := re.match(r"(\d+)", rest):
+        size = int(match[1])
+        parts.append(rest[match.end() : match.end() + size])
+        rest = rest[match.end() + size :]
+    return ".".join(parts) if parts and name.startswith("_ZN") else name
+
+
+def _emitted(module: Any, names: list[str]) -> bytes:
+    """The module's object, with nothing in it but what the adapters need."""
+    module = llvm.parse_assembly(_told(_resolved(str(module))))
+    for number, name in enumerate(names):
+        function = module.get_function(name)
+        function.name = f"task_{number}"
+        function.linkage = "external"
+    kept = {f"task_{number}" for number in range(len(names))}
+    for each in module.functions:
+        if not each.is_declaration:
+            each.add_function_attribute("noredzone")
+            if each.name not in kept:
+                each.linkage = "internal"
+                each.name = _readable(each.name)  # LLVM numbers those that are there already
+    for each in module.global_variables:
+        if not each.is_declaration:
+            each.linkage = "internal"
+    machine = target_machine("x86-64-v2", "", 3)
+    module = optimised(with_attributes(str(module)), machine, 3)
+    return bytes(machine.emit_object(module))
+
+
+_UNRESOLVED = re.compile(r'^@"\.numba\.unresolved\$([^"]*)" = .*$', re.MULTILINE)
+
+
+def _resolved(code: str) -> str:
+    """LLVM's text in which functions that call themselves are found: Numba leaves that to its run time."""
+    return _UNRESOLVED.sub(r'@".numba.unresolved$\1" = internal constant ptr @\1', code)
+
+
+_PICKLE = re.compile(
+    r'^@(\.const\.pickledata\.[0-9a-f]+) = internal constant \[(\d+) x i8\] c"(.*)"(.*)$', re.MULTILINE
+)
+
+
+def _told(code: str) -> str:
+    """LLVM's text with its exceptions in words, where Numba has pickles: whoever gets them may have no Python."""
+    lengths: dict[str, int] = {}
+
+    def word(match: re.Match[str]) -> str:
+        data = _exception(_bytes_of(match[3]))
+        lengths[match[1]] = len(data)
+        quoted = "".join(f"\\{byte:02X}" for byte in data)
+        return f'@{match[1]} = internal constant [{len(data)} x i8] c"{quoted}"{match[4]}'
+
+    worded = _PICKLE.sub(word, code)
+    for name, length in lengths.items():
+        worded = re.sub(rf"(ptr @{re.escape(name)}, i32) \d+", rf"\1 {length}", worded)
+    return worded
+
+
+def _bytes_of(quoted: str) -> bytes:
+    """What a constant of LLVM's text holds."""
+    return re.sub(rb"\\([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), quoted.encode("latin-1"))
+
+
+def _exception(data: bytes) -> bytes:
+    """A pickled exception in words. The pickle was made in this process, of what the program says."""
+    kind, arguments, place = pickle.loads(data)
+    function, file, line = place or ("", "", 0)
+    message = str(arguments[0]) if arguments else ""
+    return failure.encoded(kind.__name__, message, str(function), os.path.basename(str(file)), int(line or 0))

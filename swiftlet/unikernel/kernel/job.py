@@ -1,0 +1,182 @@
+"""Jobs and their tasks: each processor takes the next ticket by one locked addition, and nobody ever waits for a lock.
+
+The first processor alone makes and retires jobs. A job is visible to others from the moment in which its state is
+READY; its last finished task makes it FINISHED, and whoever ran that tells the first processor.
+"""
+
+from __future__ import annotations
+
+from swiftlet.unikernel.kernel import apic, processor
+from swiftlet.unikernel.kernel.processor import Processor, everyone
+from swiftlet.unikernel.metal.words import (
+    Shared,
+    address,
+    allow_interrupts,
+    array,
+    at,
+    atomic_add,
+    barrier,
+    counter,
+    external,
+    mask_interrupts,
+    u64,
+    wait_for_interrupt,
+)
+
+JOBS = 64
+FREE, FILLING, READY, FINISHED = 0, 1, 2, 3
+
+OUTCOME = 64
+"""Bytes that an outcome has to itself, as a processor's cache has it."""
+
+LATE = 0x40000000 + apic.TIMER_VECTOR
+"""The status of a task that was not begun before its time was over (`interrupt.ABORTED`)."""
+
+NEXT, DONE = 0, 1
+"""Places in `Job.counts`."""
+
+
+class Job(Shared):
+    """A request. function: of its tasks. arguments, length: what each gets. outcomes: one for each ticket.
+
+    room: bytes for each task's result, of which the first lies at `results`.
+    """
+
+    state: u64
+    function: u64
+    arguments: u64
+    length: u64
+    count: u64
+    outcomes: u64
+    results: u64
+    room: u64
+    failed: u64
+    id: u64
+    peer: u64
+    hardware: u64
+    began: u64
+    ended: u64
+    task: u64
+    flags: u64
+    deadline: u64
+    parts: u64
+    missing: u64
+    sequence: u64
+    counts = array(u64, 2)
+
+
+class Outcome(Shared):
+    """How a task ended. status: of the compiled function, or why it was ended. length: of its result."""
+
+    status: u64
+    length: u64
+    exception: u64
+    apic: u64
+    cycles: u64
+    fault: u64
+    spare: u64
+    spare2: u64
+
+
+jobs = array(Job, JOBS)
+
+
+@external
+def run_task(
+    function: u64, result: u64, exception: u64, arguments: u64, length: u64, output: u64, capacity: u64
+) -> u64:
+    raise NotImplementedError
+
+
+def is_waiting() -> bool:
+    """Whether there is a ticket that nobody has taken."""
+    for i in range(JOBS):
+        job = jobs[i]
+        if job.state == READY and job.counts[NEXT] < job.count:
+            return True
+    return False
+
+
+def work(me: Processor) -> None:
+    """Run tasks until no ticket is left."""
+    while step(me):
+        pass
+
+
+def step(me: Processor) -> bool:
+    """Run one task of the oldest job that has one; whether there was one."""
+    oldest = 0
+    found = 0
+    for i in range(JOBS):
+        job = jobs[i]
+        if job.state == READY and job.counts[NEXT] < job.count:
+            if found == 0 or job.sequence < oldest:
+                oldest = job.sequence
+                found = address(job)
+    if found == 0:
+        return False
+    job = at(Job, found)
+    ticket = atomic_add(job.counts, NEXT, 1)
+    if ticket < job.count:
+        run(me, job, ticket)
+    return True
+
+
+def run(me: Processor, job: Job, ticket: u64) -> None:
+    """Run a task."""
+    outcome = at(Outcome, job.outcomes + ticket * OUTCOME)
+    me.arena_next = me.arena
+    me.job = address(job)
+    me.task = ticket
+    begin = counter()
+    result = address(outcome.length)
+    output = job.results + ticket * job.room
+    status = LATE
+    if job.deadline == 0 or begin < job.deadline:
+        exception = address(outcome.exception)
+        status = run_task(job.function, result, exception, job.arguments, job.length, output, job.room)
+    spent = counter() - begin
+    me.job = 0
+    me.tasks += 1
+    me.cycles += spent
+    outcome.status = status
+    outcome.apic = me.apic
+    outcome.cycles = spent
+    if status:
+        me.errors += 1
+        outcome.fault = me.fault_code
+        job.failed = 1
+    if atomic_add(job.counts, DONE, 1) + 1 == job.count:
+        job.ended = counter()
+        job.state = FINISHED
+        if me.index:
+            apic.send(processor.of(0).apic, apic.WAKE_VECTOR)
+
+
+def publish(job: Job) -> None:
+    """Let everybody see a job, and wake as many as it has tasks for."""
+    job.state = READY
+    barrier()
+    wanted = job.count
+    for i in range(1, everyone.count):
+        if wanted == 0:
+            return
+        other = processor.of(i)
+        if other.parked:
+            other.parked = 0
+            apic.send(other.apic, apic.WAKE_VECTOR)
+            wanted -= 1
+
+
+def park(me: Processor) -> None:
+    """Sleep until somebody wakes this processor: no tick does."""
+    mask_interrupts()
+    me.parked = 1
+    barrier()
+    if is_waiting():
+        me.parked = 0
+        allow_interrupts()
+        return
+    wait_for_interrupt()
+    me.parked = 0
+    me.wakeups += 1

@@ -1,0 +1,292 @@
+"""Unikernels as guests like the others: real machines, called over real sockets."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swiftlet.unikernel import wire
+from swiftlet.unikernel.client import Client
+from swiftlet.unikernel.failure import DeadlineError
+from swiftlet.unikernel.wire import Message
+from tests.product import Product
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300, func_only=True)]
+
+PRIMES = Path(__file__).parents[2] / "examples/unikernel/primes.py"
+
+PROGRAM = """
+from swiftlet.unikernel import service, task
+
+@task
+def add(a: int, b: int) -> int:
+    return a + b
+
+@task
+def divide(a: int, b: int) -> float:
+    return a / b
+
+@task
+def odd(n: int) -> bool:
+    return n % 2 == 1
+
+@task
+def depth(n: int) -> int:
+    return 0 if n == 0 else depth(n - 1) + 1
+
+@task
+def refuses(n: int) -> int:
+    if n > 3:
+        raise ValueError("too large")
+    return n
+
+@task
+def forever(n: int) -> int:
+    while n != 0:  # of a prime's remainders none is
+        n = n * 2 % 1000003
+    return n
+
+app = service(add, divide, odd, depth, refuses, forever)
+"""
+
+
+def port_of(guest: dict) -> int:
+    """The port of this host at which a guest is called."""
+    return int(guest["ports"][0].partition("->")[0].rpartition(":")[2])
+
+
+class Service:
+    """A unikernel that runs, and where it is called."""
+
+    def __init__(self, product: Product, name: str, *flags: str) -> None:
+        self.product = product
+        self.name = name
+        folder = Path(product.instance.root)
+        self.program = folder / f"{name}.py"
+        self.program.write_text(PROGRAM)
+        product.ok("run", "-d", "--name", name, "--as", "unikernel", str(self.program), "-p", "7000/udp", *flags)
+        (guest,) = product.json("inspect", name)
+        self.port = port_of(guest)
+
+    def client(self) -> Client:
+        return Client("127.0.0.1", self.port)
+
+
+@pytest.fixture(scope="module")
+def service(product: Product) -> Iterator[Service]:
+    made = Service(product, "tasks", "--cpus", "4")
+    yield made
+    product.ok("rm", "-f", "tasks")
+
+
+def test_tasks_are_called_as_typed(product: Product) -> None:
+    product.ok("run", "-d", "--name", "primes", "--as", "unikernel", str(PRIMES), "--cpus", "2", "-p", "7000/udp")
+    (guest,) = product.json("inspect", "primes")
+    where = f"localhost:{port_of(guest)}"
+    expected = subprocess.run([sys.executable, PRIMES, "20000"], capture_output=True, text=True, cwd=PRIMES.parents[2])
+    told = product.ok("unikernel", "call", where, "count_primes", "20000", "--tasks", "8")
+    assert told == 8 * expected.stdout == 8 * "2262\n"
+    found = product.json("unikernel", "stats", where)
+    assert sum(core["tasks"] for core in found["processors"]) == 8 and len(found["processors"]) == 2
+    refused = product.run("unikernel", "call", where, "count_primes", "-5")
+    assert refused.returncode == 125
+    assert refused.stderr.startswith("swiftlet: primes.py:")
+    assert "ValueError: a limit below zero" in refused.stderr
+    assert "ready" in product.ok("logs", "primes")
+    (line,) = [each for each in product.json("ps") if each["name"] == "primes"]
+    assert (line["kind"], line["state"]) == ("unikernel", "Running")
+    product.ok("stop", "primes")
+    (line,) = [each for each in product.json("ps", "-a") if each["name"] == "primes"]
+    assert (line["state"], line["exit"]["code"]) == ("Stopped", 0)
+    product.ok("start", "primes")
+    (guest,) = product.json("inspect", "primes")
+    assert product.ok("unikernel", "call", f"localhost:{port_of(guest)}", "count_primes", "10") == "4\n"
+    product.ok("rm", "-f", "primes")
+
+
+def test_values_come_as_python_has_them(service: Service) -> None:
+    moments = random.Random(5)
+    with service.client() as client:
+        for _ in range(300):
+            a, b = (moments.randrange(-(1 << 62), 1 << 62) for _ in range(2))
+            assert client.call("add", a, b) == a + b
+            assert client.call("divide", a >> 10, b >> 10) == (a >> 10) / (b >> 10), "what doubles hold exactly"
+            assert client.call("odd", a) is (a % 2 == 1)
+
+
+def test_what_a_task_raises_is_raised_where_it_was_called(service: Service) -> None:
+    with service.client() as client:
+        with pytest.raises(ValueError, match="too large") as raised:
+            client.call("refuses", 4)
+        assert raised.value.__notes__ == ["tasks.py:23, in refuses"]
+        with pytest.raises(ZeroDivisionError, match="division by zero"):
+            client.call("divide", 1, 0)
+        assert client.call("refuses", 3) == 3
+
+
+def test_a_task_that_calls_itself_without_end_fails_alone(service: Service) -> None:
+    with service.client() as client:
+        for _ in range(3):
+            with pytest.raises(RecursionError, match="depth called itself too deeply"):
+                client.call("depth", 1 << 40)
+            assert client.call("depth", 200) == 200
+
+
+def test_a_task_without_end_ends_with_its_time_and_its_processor_goes_on(service: Service) -> None:
+    with service.client() as client:
+        begin = time.monotonic()
+        with pytest.raises(DeadlineError, match="forever was not done when its time was over"):
+            client.run("forever", [5], 9, deadline=0.3)
+        assert 0.2 < time.monotonic() - begin < 5
+        assert client.run("add", [2, 3], 50) == [5] * 50
+
+
+def test_more_tasks_than_processors_are_shared_by_all_of_them(service: Service) -> None:
+    with service.client() as client:
+        before = service.product.json("unikernel", "stats", f"localhost:{service.port}")["processors"]
+        assert client.run("add", [1, 1], 2000) == [2] * 2000, "in several datagrams"
+        client.run("depth", [1000], 400)
+        after = service.product.json("unikernel", "stats", f"localhost:{service.port}")["processors"]
+    done = [new["tasks"] - old["tasks"] for new, old in zip(after, before, strict=True)]
+    assert sum(done) == 2400 and len(done) == 4 and sum(each > 0 for each in done) > 1
+
+
+def test_a_repeated_request_is_not_computed_twice(service: Service) -> None:
+    with service.client() as client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        place, _ = client.find("add")
+        before = service.product.json("unikernel", "stats", f"localhost:{service.port}")
+        sock.settimeout(5)
+        payload = struct.pack("<qq", 40, 2)
+        datagram = wire.encoded(Message(wire.CALL, 99, place, tasks=1, length=16), payload)
+        answers = set()
+        for _ in range(5):
+            sock.sendto(datagram, ("127.0.0.1", service.port))
+            answers.add(sock.recv(2048))
+        assert len(answers) == 1
+        after = service.product.json("unikernel", "stats", f"localhost:{service.port}")
+    assert after["calls"] - before["calls"] == 1 and after["repeated"] - before["repeated"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"task": 77}, "there is no such task"),
+        ({"tasks": 0}, "no tasks are asked for"),
+        ({"tasks": 1 << 31}, "too large for this machine"),
+        ({"length": 1 << 20, "parts": 749}, "too large for this machine"),
+        ({"parts": 9}, "the parts do not fit the length"),
+        ({"part": 3}, "its first part is missing"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_the_reason(service: Service, change: dict, complaint: str) -> None:
+    message = Message(wire.CALL, random.getrandbits(60), 0, length=16)._replace(**change)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.sendto(wire.encoded(message, bytes(16)), ("127.0.0.1", service.port))
+        reply, text = wire.decoded(sock.recv(2048)) or (None, b"")
+    assert reply is not None and reply.kind == wire.REFUSED and complaint in text.decode()
+
+
+def test_arguments_of_another_length_are_a_type_error(service: Service) -> None:
+    with service.client() as client:
+        (outcome,) = client.outcomes(client.find("add")[0], bytes(8), 1)
+    assert outcome.status and outcome.data.startswith(b"TypeError\0add takes 2 arguments")
+
+
+def test_garbage_is_counted_and_does_no_harm(service: Service) -> None:
+    moments = random.Random(11)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, service.client() as client:
+        whole = wire.encoded(Message(wire.CALL, 5, 0, length=16), bytes(16))
+        for _ in range(3000):
+            data = bytearray(whole[: moments.randrange(len(whole) + 1)])
+            for _ in range(moments.randrange(4)):
+                if data:
+                    data[moments.randrange(len(data))] = moments.randrange(256)
+            if len(data) > 4 and data[4] == wire.SHUTDOWN:
+                continue
+            sock.sendto(bytes(data), ("127.0.0.1", service.port))
+        assert client.call("add", 20, 22) == 42
+    assert service.product.json("unikernel", "stats", f"localhost:{service.port}")["malformed"] > 100
+
+
+@pytest.mark.parametrize("processors", [1, 2, 8, 16])
+def test_any_number_of_processors_boots_and_answers(product: Product, processors: int) -> None:
+    service = Service(product, f"many{processors}", "--cpus", str(processors))
+    with service.client() as client:
+        assert client.run("depth", [50], 3 * processors) == [50] * 3 * processors
+        found = product.json("unikernel", "stats", f"localhost:{service.port}")
+    assert sorted(core["apic"] for core in found["processors"]) == list(range(processors))
+    product.ok("rm", "-f", service.name)
+
+
+def test_nobody_wakes_up_when_there_is_nothing_to_do(product: Product) -> None:
+    service = Service(product, "idle", "--cpus", "2")
+    where = f"localhost:{service.port}"
+    with service.client() as client:
+        client.call("add", 1, 2)
+    (guest,) = product.json("inspect", "idle")
+    time.sleep(1)
+    before, ticks = product.json("unikernel", "stats", where), cpu_ticks(guest["pid"])
+    time.sleep(5)
+    assert cpu_ticks(guest["pid"]) - ticks <= 1
+    after = product.json("unikernel", "stats", where)
+    woken = [
+        new["wakeups"] - old["wakeups"] for new, old in zip(after["processors"], before["processors"], strict=True)
+    ]
+    assert woken[1] == 0 and woken[0] <= after["received"] - before["received"]
+    product.ok("rm", "-f", "idle")
+
+
+def cpu_ticks(number: int) -> int:
+    """Ticks of all threads of the machine's process."""
+    fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_a_unikernel_survives_the_daemon(product: Product) -> None:
+    service = Service(product, "survivor")
+    product.stop_daemon()
+    with service.client() as client:
+        assert client.call("add", 3, 4) == 7
+    assert [each["state"] for each in product.json("ps") if each["name"] == "survivor"] == ["Running"]
+    product.ok("rm", "-f", "survivor")
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (("-p", "80:7000"), "speaks UDP only"),
+        (("-m", "1M"), "too little for a unikernel"),
+        (("--cpus", "300"), "255 processors at most"),
+        (("-v", "/usr/share:/x"), "a unikernel has no files"),
+        (("-t", "busybox"), "a unikernel has no files"),
+        (("-e", "A=1"), "a unikernel has no environment"),
+        (("--disk", "64M"), "a unikernel has no disk"),
+        (("--network", "host"), "no part in the host's network"),
+    ],
+)
+def test_what_a_unikernel_cannot_have_is_refused(
+    product: Product, tmp_path: Path, flags: tuple[str, ...], complaint: str
+) -> None:
+    shutil.copy(PRIMES, tmp_path / "primes.py")
+    refused = product.run("run", "-d", "--as", "unikernel", str(tmp_path / "primes.py"), *flags)
+    assert refused.returncode == 125 and complaint in refused.stderr
+    assert "primes" not in [each["name"] for each in product.json("ps", "-a")]
+
+
+def test_a_program_that_cannot_be_built_is_refused_with_its_line(product: Product, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(PROGRAM.replace("return a + b", "return print(a)"))
+    refused = product.run("run", "--as", "unikernel", str(tmp_path / "bad.py"))
+    assert refused.returncode == 125
+    assert "bad.py:6: add: print: a task has nowhere to print to" in refused.stderr
+    missing = product.run("run", "--as", "unikernel", str(tmp_path / "none.py"))
+    assert f"cannot read {tmp_path}/none.py: No such file" in missing.stderr
