@@ -65,7 +65,7 @@ def call(parsed: Parsed) -> int:
     """Call a task and print what it returns."""
     from swiftlet.unikernel.client import Client as Caller
     from swiftlet.unikernel.client import address_of
-    from swiftlet.unikernel.signature import parsed as values_of
+    from swiftlet.unikernel.value import parsed as values_of
 
     where, name, *words = parsed.arguments
     count = _count(parsed)

@@ -7,6 +7,6 @@ written in it, `link` the linker.
 
 from __future__ import annotations
 
-from swiftlet.unikernel.declare import Service, service, task
+from swiftlet.unikernel.declare import Service, float64, int64, service, task
 
-__all__ = ["Service", "service", "task"]
+__all__ = ["Service", "float64", "int64", "service", "task"]

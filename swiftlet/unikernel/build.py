@@ -20,7 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ENTRY = "pvh_entry"
 
 _REQUIRED = ("numba", "llvmlite")
-_KERNEL, _RUNTIME = ("kernel.main",), ("runtime.memory",)
+_KERNEL, _RUNTIME = ("kernel.main",), ("runtime.memory", "runtime.nrt", "runtime.random")
 
 Progress = Callable[[str, int, int], None]
 

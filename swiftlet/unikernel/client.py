@@ -12,7 +12,8 @@ from typing import Any
 from swiftlet.model.error import InputError, NotFoundError, SwiftletError, WireError
 from swiftlet.unikernel import wire
 from swiftlet.unikernel.failure import failure_of
-from swiftlet.unikernel.signature import Signature, from_description, packed, unpacked
+from swiftlet.unikernel.signature import Signature, from_description
+from swiftlet.unikernel.value import packed, unpacked
 from swiftlet.unikernel.wire import Message, Outcome
 
 _PATIENCE = 0.25

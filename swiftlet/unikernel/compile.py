@@ -17,26 +17,27 @@ os.environ["NUMBA_CPU_FEATURES"] = ""
 
 import pickle
 import re
+import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numba
-from llvmlite import ir
 from numba.core import codegen, compiler, errors, sigutils, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
-from numba.extending import intrinsic
 
 from swiftlet.model.error import InputError
-from swiftlet.unikernel import declare, failure
+from swiftlet.unikernel import access, adapter, declare, failure
 from swiftlet.unikernel.load import load, signature_of
 from swiftlet.unikernel.metal.assemble import optimised, target_machine
 from swiftlet.unikernel.metal.emit import with_attributes
-from swiftlet.unikernel.signature import Signature
+from swiftlet.unikernel.signature import Signature, name_of
 
-_WORD = ir.IntType(64)
+_WORDS = (
+    "read_int", "read_float", "read_bytes", "write_int", "write_float", "write_byte", "pointer_int", "pointer_float",
+)  # fmt: skip
 
 
 class _Codegen(codegen.AOTCPUCodegen):  # type: ignore[misc]
@@ -53,60 +54,9 @@ class Compiled(NamedTuple):
     signatures: tuple[Signature, ...]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _read_int(context: Any, place: Any) -> Any:
-    def make(_c: Any, build: Any, _s: Any, values: Any) -> Any:
-        return build.load(build.inttoptr(values[0], _WORD.as_pointer()))
-
-    return types.int64(types.int64), make
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _read_float(context: Any, place: Any) -> Any:
-    def make(_c: Any, build: Any, _s: Any, values: Any) -> Any:
-        return build.load(build.inttoptr(values[0], ir.DoubleType().as_pointer()))
-
-    return types.float64(types.int64), make
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _write_int(context: Any, place: Any, value: Any) -> Any:
-    def make(context_: Any, build: Any, _s: Any, values: Any) -> Any:
-        build.store(values[1], build.inttoptr(values[0], _WORD.as_pointer()))
-        return context_.get_dummy_value()
-
-    return types.void(types.int64, types.int64), make
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _write_float(context: Any, place: Any, value: Any) -> Any:
-    def make(context_: Any, build: Any, _s: Any, values: Any) -> Any:
-        build.store(values[1], build.inttoptr(values[0], ir.DoubleType().as_pointer()))
-        return context_.get_dummy_value()
-
-    return types.void(types.int64, types.float64), make
-
-
-_READ = {"i": "_read_int(arguments + {0})", "f": "_read_float(arguments + {0})", "b": "_read_int(arguments + {0}) != 0"}
-_WRITE = {"i": "_write_int(output, {0})", "f": "_write_float(output, {0})", "b": "_write_int(output, 1 if {0} else 0)"}
-
-
 def jitted(function: Callable[..., Any]) -> Any:
     """What a marked function is while a program is built."""
     return numba.njit(boundscheck=True, error_model="python")(function)
-
-
-def adapter_source(signature: Signature, number: int) -> str:
-    """The adapter's text."""
-    reads = ", ".join(_READ[code].format(8 * place) for place, (_, code) in enumerate(signature.arguments))
-    return (
-        f"def adapter_{number}(arguments, length, output, capacity):\n"
-        f"    if length != {8 * len(signature.arguments)}:\n"
-        f"        raise TypeError('{signature.name} takes {len(signature.arguments)} arguments')\n"
-        f"    result = task({reads})\n"
-        f"    {_WRITE[signature.result].format('result')}\n"
-        "    return 8\n"
-    )
 
 
 def compiled(path: str) -> Compiled:
@@ -138,8 +88,11 @@ def compiled(path: str) -> Compiled:
 def _adapter(
     context: Any, flags: Any, library: Any, function: Any, signature: Signature, number: int, path: str
 ) -> str:
-    space = {"task": function, **{name: globals()[name] for name in globals() if name.startswith(("_read", "_write"))}}
-    exec(adapter_source(signature, number), space)
+    space = {"task": function, "carray": numba.carray, **{name: getattr(access, name) for name in _WORDS}}
+    hints = typing.get_type_hints(function.py_func)
+    text, kinds = adapter.source(signature, number, [hints[name] for name, _ in signature.arguments])
+    space |= kinds
+    exec(text, space)
     arguments, result = sigutils.normalize_signature("int64(int64, int64, int64, int64)")
     try:
         made = compiler.compile_extra(
@@ -152,9 +105,26 @@ def _adapter(
             {},
             library=library,
         )
-    except errors.NumbaError as error:
+    except (errors.NumbaError, ImportError, NotImplementedError) as error:
         raise _refusal(error, path) from None
+    _check_result(function, signature, path)
     return str(made.fndesc.llvm_func_name)
+
+
+_RESULTS: dict[str, tuple[Any, ...]] = {
+    "i": (types.int64, types.int32, types.uint8),
+    "f": (types.float64,),
+    "b": (types.boolean,),
+}
+
+
+def _check_result(function: Any, signature: Signature, path: str) -> None:
+    """Refuse a task that returns another kind of number than it says: CPython would not turn it into that one."""
+    for each in function.overloads.values():
+        found = each.signature.return_type
+        if signature.result in _RESULTS and types.unliteral(found) not in _RESULTS[signature.result]:
+            place = f"{os.path.basename(path)}:{signature.line}: {signature.name}"
+            raise InputError(f"{place} returns {found}, and says {name_of(signature.result)}", "return what it says")
 
 
 _PREAMBLE = ("Failed in nopython mode", "During:", "- Resolution failure", "- argument", "File ", "<source", "[")
@@ -215,7 +185,7 @@ def _resolved(code: str) -> str:
 
 
 _PICKLE = re.compile(
-    r'^@(\.const\.pickledata\.[0-9a-f]+) = internal constant \[(\d+) x i8\] c"(.*)"(.*)$', re.MULTILINE
+    r'^@(\.const\.pickledata\.[0-9a-f]+(?:\.\d+)?) = internal constant \[(\d+) x i8\] c"(.*)"(.*)$', re.MULTILINE
 )
 
 
@@ -236,8 +206,12 @@ def _told(code: str) -> str:
 
 
 def _bytes_of(quoted: str) -> bytes:
-    """What a constant of LLVM's text holds."""
-    return re.sub(rb"\\([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), quoted.encode("latin-1"))
+    """What a constant of LLVM's text holds: a backslash stands before itself, or before two hexadecimal digits."""
+    return re.sub(
+        rb"\\(\\|[0-9A-Fa-f]{2})",
+        lambda match: b"\\" if match[1] == b"\\" else bytes([int(match[1], 16)]),
+        quoted.encode("latin-1"),
+    )
 
 
 def _exception(data: bytes) -> bytes:
@@ -245,4 +219,6 @@ def _exception(data: bytes) -> bytes:
     kind, arguments, place = pickle.loads(data)
     function, file, line = place or ("", "", 0)
     message = str(arguments[0]) if arguments else ""
+    if file == "<string>":  # the adapter's own
+        function, file, line = "", "", 0
     return failure.encoded(kind.__name__, message, str(function), os.path.basename(str(file)), int(line or 0))

@@ -16,6 +16,41 @@ _compile: Callable[[Callable[..., Any]], Any] | None = None
 """What a builder makes of every function that is marked; None under plain CPython."""
 
 
+class ArrayKind:
+    """An array's kind, for annotations: `float64[:]` has one dimension, `float64[:, :]` two."""
+
+    def __init__(self, item: str, dimensions: int) -> None:
+        self._key = (item, dimensions)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ArrayKind) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return f"{self._key[0]}[{', '.join(':' * self._key[1])}]"
+
+    def __call__(self) -> None:
+        """Nothing: `typing` takes for an annotation only what can be called."""
+
+
+class _Item:
+    """What an array is of."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getitem__(self, place: Any) -> Any:
+        dimensions = place if isinstance(place, tuple) else (place,)
+        if any(each != slice(None) for each in dimensions) or not 1 <= len(dimensions) <= 2:
+            raise TypeError(f"{self._name}[:] or {self._name}[:, :]")
+        return ArrayKind(self._name, len(dimensions))
+
+
+float64, int64 = _Item("float64"), _Item("int64")
+
+
 class Service:
     """The functions that a program serves, in the order in which it names them."""
 

@@ -19,8 +19,17 @@ from swiftlet.model.error import InputError
 from swiftlet.unikernel import declare
 from swiftlet.unikernel.signature import Signature
 
-_CODES = {int: "i", float: "f", bool: "b"}
-_KINDS = "int, float or bool"
+_CODES: dict[Any, str] = {
+    int: "i",
+    float: "f",
+    bool: "b",
+    bytes: "s",
+    declare.int64[:]: "I1",
+    declare.int64[:, :]: "I2",
+    declare.float64[:]: "F1",
+    declare.float64[:, :]: "F2",
+}
+_KINDS = "int, float, bool, bytes, tuples of these, float64[:], float64[:, :], int64[:], int64[:, :]"
 
 MODULE = "program"
 """The name that a program has while it is built."""
@@ -143,8 +152,26 @@ def signature_of(function: Callable[..., Any], name: str) -> Signature:
         what = "its result" if each == "return" else f"its argument {each}"
         if each not in hints:
             raise InputError(f"{place}{what} has no type", f"def {function.__name__}(...: int) -> int")
-        if hints[each] not in _CODES:
+        kind = _code_of(hints[each])
+        if not kind:
             shown = getattr(hints[each], "__name__", hints[each])
             raise InputError(f"{place}{what} has no type that a task can have: {shown}", f"there are {_KINDS}")
-        found.append(_CODES[hints[each]])
+        found.append(kind)
     return Signature(function.__name__, tuple(zip(names, found[:-1], strict=True)), found[-1], code.co_firstlineno)
+
+
+def _code_of(hint: Any) -> str:
+    """The code of an annotation; "" where a task can have no such value."""
+    if typing.get_origin(hint) is tuple:
+        return _code_of_tuple(typing.get_args(hint))
+    if isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields"):
+        return _code_of_tuple(tuple(typing.get_type_hints(hint).values()))
+    try:
+        return _CODES.get(hint, "")
+    except TypeError:  # it cannot be a key
+        return ""
+
+
+def _code_of_tuple(inside: tuple[Any, ...]) -> str:
+    codes = [_code_of(each) for each in inside]
+    return f"({''.join(codes)})" if codes and all(codes) else ""

@@ -1,20 +1,32 @@
-"""A task's signature as callers see it, and values as the wire has them: little-endian, eight bytes each."""
+"""A task's signature as callers see it. Kinds of values are written as codes, which are the same everywhere:
+
+::
+
+    i int (64 bits)    f float    b bool    s bytes    (..) tuple of what is between
+    I1 I2 F1 F2        arrays of int64 or float64 with one or two dimensions
+"""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from swiftlet.model.error import InputError
-
-NAMES = {"i": "int", "f": "float", "b": "bool"}
-_FORMS = {"i": "<q", "f": "<d", "b": "<q"}
-_LEAST, _BEYOND = -(1 << 63), 1 << 63
+NAMES = {
+    "i": "int",
+    "f": "float",
+    "b": "bool",
+    "s": "bytes",
+    "I1": "int64[:]",
+    "I2": "int64[:, :]",
+    "F1": "float64[:]",
+    "F2": "float64[:, :]",
+}
+WORD = 8
+"""Bytes of a number, and of a length; everything lies on a multiple of it."""
 
 
 class Signature(NamedTuple):
-    """arguments: (name, code) each; codes as in NAMES. result: a code. line: where the task is."""
+    """arguments: (name, code) each. result: a code. line: where the task is."""
 
     name: str
     arguments: tuple[tuple[str, str], ...]
@@ -23,12 +35,42 @@ class Signature(NamedTuple):
 
     @property
     def room(self) -> int:
-        """Bytes of a result."""
-        return 8
+        """Bytes of a result; 0 where they are known only when it is there."""
+        return size_of(self.result)
 
     def __str__(self) -> str:
-        arguments = ", ".join(f"{name}: {NAMES[code]}" for name, code in self.arguments)
-        return f"{self.name}({arguments}) -> {NAMES[self.result]}"
+        arguments = ", ".join(f"{name}: {name_of(code)}" for name, code in self.arguments)
+        return f"{self.name}({arguments}) -> {name_of(self.result)}"
+
+
+def elements_of(code: str) -> list[str]:
+    """The codes between a tuple's parentheses."""
+    return list(_split(code[1:-1]))
+
+
+def _split(text: str) -> Iterator[str]:
+    depth, begin = 0, 0
+    for place, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        following = text[place + 1 : place + 2]
+        if depth == 0 and not following.isdigit():
+            yield text[begin : place + 1]
+            begin = place + 1
+
+
+def size_of(code: str) -> int:
+    """Bytes of every value of a kind; 0 where they differ."""
+    if code.startswith("("):
+        sizes = [size_of(each) for each in elements_of(code)]
+        return sum(sizes) if all(sizes) else 0
+    return WORD if code in ("i", "f", "b") else 0
+
+
+def name_of(code: str) -> str:
+    """A kind as a program writes it."""
+    if code.startswith("("):
+        return f"tuple[{', '.join(name_of(each) for each in elements_of(code))}]"
+    return NAMES.get(code, code)
 
 
 def described(signatures: Sequence[Signature]) -> list[dict[str, Any]]:
@@ -55,46 +97,3 @@ def from_description(tasks: Sequence[dict[str, Any]]) -> tuple[Signature, ...]:
         )
         for each in tasks
     )
-
-
-def packed(signature: Signature, values: Sequence[Any]) -> bytes:
-    """Arguments as they are sent. Raises InputError."""
-    if len(values) != len(signature.arguments):
-        raise InputError(f"{signature} takes {len(signature.arguments)} arguments, not {len(values)}")
-    return b"".join(_packed(name, code, value) for (name, code), value in zip(signature.arguments, values, strict=True))
-
-
-def _packed(name: str, code: str, value: Any) -> bytes:
-    try:
-        if code == "f":
-            return struct.pack("<d", float(value))
-        number = int(value) if code == "i" else int(bool(value))
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{name}: {value!r} is no {NAMES[code]}") from None
-    if not _LEAST <= number < _BEYOND:
-        raise InputError(f"{name}: {value} does not fit 64 bits")
-    return struct.pack("<q", number)
-
-
-def parsed(signature: Signature, words: Sequence[str]) -> list[Any]:
-    """Arguments from a command line. Raises InputError."""
-    if len(words) != len(signature.arguments):
-        raise InputError(f"{signature} takes {len(signature.arguments)} arguments, not {len(words)}")
-    return [_word(name, code, word) for (name, code), word in zip(signature.arguments, words, strict=True)]
-
-
-def _word(name: str, code: str, word: str) -> Any:
-    try:
-        if code == "b":
-            return {"true": True, "false": False, "1": True, "0": False}[word.lower()]
-        return float(word) if code == "f" else int(word, 0)
-    except (KeyError, ValueError):
-        raise InputError(f"{name}: {word!r} is no {NAMES[code]}") from None
-
-
-def unpacked(code: str, data: bytes) -> Any:
-    """A result. Raises InputError for data of another length."""
-    if len(data) != 8:
-        raise InputError(f"a result of {len(data)} bytes where {NAMES[code]} has 8")
-    value = struct.unpack(_FORMS[code], data)[0]
-    return bool(value) if code == "b" else value

@@ -17,13 +17,14 @@ from swiftlet.unikernel.metal.words import (
     atomic_add,
     barrier,
     counter,
+    export,
     external,
     mask_interrupts,
     u64,
     wait_for_interrupt,
 )
 
-JOBS = 64
+JOBS = 32
 FREE, FILLING, READY, FINISHED = 0, 1, 2, 3
 
 OUTCOME = 64
@@ -82,6 +83,22 @@ jobs = array(Job, JOBS)
 
 
 @external
+def arena_begin(place: u64, size: u64) -> None: ...
+
+
+@export
+def arena() -> u64:
+    """The memory of the task that this processor runs (`runtime.arena`)."""
+    return processor.mine().arena
+
+
+@export
+def random_state() -> u64:
+    """The random numbers of this processor (`runtime.random`)."""
+    return processor.mine().random
+
+
+@external
 def run_task(
     function: u64, result: u64, exception: u64, arguments: u64, length: u64, output: u64, capacity: u64
 ) -> u64:
@@ -125,7 +142,7 @@ def step(me: Processor) -> bool:
 def run(me: Processor, job: Job, ticket: u64) -> None:
     """Run a task."""
     outcome = at(Outcome, job.outcomes + ticket * OUTCOME)
-    me.arena_next = me.arena
+    arena_begin(me.arena, me.arena_size)
     me.job = address(job)
     me.task = ticket
     begin = counter()

@@ -25,7 +25,19 @@ from swiftlet.unikernel.metal.words import address, allow_interrupts, at, export
 def switch_stack(stack: u64, function: u64, argument: u64) -> None: ...
 
 
-ARENA = 256 << 10
+RANDOM = 4096
+"""Bytes of a processor's random numbers (`runtime.random`)."""
+
+
+def share_memory() -> None:
+    """Half of the memory that is left is the processors', for their tasks; the rest is the jobs'."""
+    each = (memory.left() // 2 // everyone.count) & ~4095
+    for i in range(everyone.count):
+        other = processor.of(i)
+        other.random = memory.take(RANDOM, 4096)
+        other.arena = memory.heap.next  # a task finds in it what the last one has left: numpy's empty does
+        other.arena_size = each - RANDOM
+        memory.heap.next += each - RANDOM
 
 
 @export
@@ -48,10 +60,6 @@ def live(start: u64) -> None:
     me.apic = apic.identity()
     console.say(text("swiftlet unikernel\n"))
     how = discovery.find_others(info.acpi, me.apic)
-    for i in range(everyone.count):
-        other = processor.of(i)
-        other.arena = memory.take(ARENA, 4096)
-        other.arena_end = other.arena + ARENA
     processors.start()
     console.say(text("processors "))
     console.say_number(everyone.count)
@@ -64,6 +72,7 @@ def live(start: u64) -> None:
         console.say(text("network "))
         console.say_address(net.network.address)
         console.line()
+    share_memory()
     service.begin(1)
     allow_interrupts()
     console.say(text("ready\n"))

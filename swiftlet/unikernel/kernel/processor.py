@@ -72,8 +72,7 @@ class Processor(Shared):
     idle_from: u64
     idle: u64
     arena: u64
-    arena_next: u64
-    arena_end: u64
+    arena_size: u64
     random: u64
     deadline: u64
     interrupts: u64
@@ -118,7 +117,6 @@ def add(apic: u64) -> Processor:
     made.stack = guarded(STACK)
     made.state.faults = guarded(FAULT_STACK)
     made.state.map = size_of(TaskState)
-    made.random = 0x9E3779B97F4A7C15 * (made.index + 1)
     base = address(made.state)
     made.tables[1] = 0x00AF9A000000FFFF  # as `boot_gdt` has them
     made.tables[2] = 0x00CF92000000FFFF

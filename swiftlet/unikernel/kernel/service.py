@@ -108,6 +108,9 @@ class Told(Struct):
     cores = array(Core, 512)
 
 
+LEAST_ROOM = 256
+"""Bytes of a result that may be of any size."""
+
 SUM_BYTES = 16
 OUTCOME_HEADER = 8
 
@@ -117,8 +120,8 @@ scratch = array(u32, 2)
 
 
 def begin(computes: u64) -> None:
-    """Give every job its desk, of half of the memory that is left."""
-    state.desk = (memory.left() // 2 // JOBS) & ~4095
+    """Give every job its desk, of the memory that is left."""
+    state.desk = (memory.left() // JOBS) & ~4095
     state.computes = computes
     state.started = counter()
     for i in range(JOBS):
@@ -194,6 +197,7 @@ def handle() -> None:
         cancel(asked)
     elif kind == message.SHUTDOWN:
         page(asked, 0, 0)
+        virtio.flush()
         power.off(0)
     else:
         state.malformed += 1
@@ -254,10 +258,15 @@ def refusal(asked: Message) -> u64:
         return text("the parts do not fit the length")
     if asked.part:
         return text("its first part is missing")
-    per_task = OUTCOME + (task.room + 15 & ~15)
+    per_task = OUTCOME + (room_of(task) if task.room else LEAST_ROOM)
     if asked.length + 64 > state.desk or asked.count > (state.desk - asked.length - 64) // per_task:
         return text("too large for this machine: give it more memory")
     return 0
+
+
+def room_of(task: Task) -> u64:
+    """Bytes that a result takes; 0 where it gets what is left."""
+    return task.room + 15 & ~15
 
 
 def vacant() -> u64:
@@ -282,9 +291,11 @@ def fill(one: Job, asked: Message) -> None:
     one.function = task.function
     one.length = asked.length
     one.count = asked.count
-    one.room = task.room + 15 & ~15
     one.outcomes = one.arguments + (asked.length + 63 & ~63)
     one.results = one.outcomes + asked.count * OUTCOME
+    one.room = room_of(task)
+    if one.room == 0:
+        one.room = (one.arguments + state.desk - one.results) // asked.count & ~15
     one.failed = 0
     one.id = asked.id
     one.peer = net.datagram.source << 16 | net.datagram.source_port

@@ -15,6 +15,7 @@ from swiftlet.unikernel.metal.words import (
     at,
     barrier,
     many,
+    pause,
     place,
     size_of,
     u8,
@@ -42,6 +43,9 @@ HEADER = 12
 """Virtio 1.1, 5.1.6: struct virtio_net_hdr, with num_buffers."""
 
 DEVICE_WRITES = 2
+
+PATIENCE = 1 << 20
+"""Turns of waiting for the device."""
 
 
 class Registers(Device):
@@ -238,6 +242,15 @@ def done(slot: u64) -> None:
     offer(slot)
     if card.receive.seen & 15 == 0:
         at(Registers, card.registers).notify = RECEIVE
+
+
+def flush() -> None:
+    """Wait until the device has sent what it was given, for a while."""
+    queue = card.send
+    for _ in range(PATIENCE):
+        if at(Used, queue.used).index == queue.sent & 0xFFFF:
+            return
+        pause()
 
 
 def room() -> u64:
