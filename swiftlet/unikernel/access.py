@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import typeof
-from numba.core import cgutils, types
+from numba import typeof, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 _BYTE, _WORD, _DOUBLE = ir.IntType(8), ir.IntType(64), ir.DoubleType()
@@ -35,49 +35,49 @@ def _pointer(kind: Any) -> Any:
     return types.CPointer(kind)(types.int64), make
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def read_int(context: Any, place: Any) -> Any:
     """The signed word at an address."""
     return _reader(types.int64, _WORD)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def read_float(context: Any, place: Any) -> Any:
     """The double at an address."""
     return _reader(types.float64, _DOUBLE)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def write_int(context: Any, place: Any, value: Any) -> Any:
     """Write a signed word."""
     return _writer(types.int64, _WORD)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def write_float(context: Any, place: Any, value: Any) -> Any:
     """Write a double."""
     return _writer(types.float64, _DOUBLE)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def write_byte(context: Any, place: Any, value: Any) -> Any:
     """Write a byte."""
     return _writer(types.int64, _BYTE)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def pointer_int(context: Any, place: Any) -> Any:
     """An address as a pointer to signed words, for `carray`."""
     return _pointer(types.int64)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def pointer_float(context: Any, place: Any) -> Any:
     """An address as a pointer to doubles, for `carray`."""
     return _pointer(types.float64)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def read_bytes(context: Any, place: Any, size: Any) -> Any:
     """The bytes at an address, which nobody owns and nobody writes to."""
     kind = typeof(b"")

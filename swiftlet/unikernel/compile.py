@@ -122,7 +122,7 @@ def _check_result(function: Any, signature: Signature, path: str) -> None:
     """Refuse a task that returns another kind of number than it says: CPython would not turn it into that one."""
     for each in function.overloads.values():
         found = each.signature.return_type
-        if signature.result in _RESULTS and types.unliteral(found) not in _RESULTS[signature.result]:
+        if signature.result in _RESULTS and numba.types.unliteral(found) not in _RESULTS[signature.result]:
             place = f"{os.path.basename(path)}:{signature.line}: {signature.name}"
             raise InputError(f"{place} returns {found}, and says {name_of(signature.result)}", "return what it says")
 

@@ -56,16 +56,22 @@ def _packed_number(name: str, code: str, value: Any) -> bytes:
 
 def _packed_array(name: str, code: str, value: Any) -> bytes:
     form, dimensions = _ITEM[code[0]], int(code[1])
-    try:
-        view = memoryview(value)
-    except TypeError:
-        view = None  # type: ignore[assignment]
+    shape: Sequence[int]
+    view = _view(value)
     if view is not None and view.ndim == dimensions and view.format in (form, "l" if form == "q" else form):
-        shape, data = view.shape, view.tobytes()
+        shape, data = view.shape or (), view.tobytes()
     else:
         shape, items = _flat(value, dimensions)
         data = struct.pack(f"<{len(items)}{form}", *items)
     return struct.pack(f"<{dimensions}q", *shape) + data
+
+
+def _view(value: Any) -> memoryview | None:
+    """Its buffer, if it has one."""
+    try:
+        return memoryview(value)
+    except TypeError:
+        return None
 
 
 def _flat(value: Any, dimensions: int) -> tuple[tuple[int, ...], list[Any]]:
@@ -155,4 +161,4 @@ def _array(data: bytes, form: str, shape: tuple[int, ...]) -> Any:
         return numpy.frombuffer(data, numpy.float64 if form == "d" else numpy.int64).reshape(shape)
     if not data:
         return [] if len(shape) == 1 else [[] for _ in range(shape[0])]
-    return memoryview(data).cast("B").cast(form, shape).tolist()
+    return memoryview(data).cast("d", shape).tolist() if form == "d" else memoryview(data).cast("q", shape).tolist()

@@ -435,3 +435,15 @@ def test_arguments_that_lie_about_their_length_are_a_type_error(arrays: Service)
                 continue
             (outcome,) = client.outcomes(place, data, 1)
             assert outcome.data.startswith(b"TypeError\0the arguments of solve are cut short"), (rows, columns)
+
+
+def test_the_client_of_the_documentation_works_as_it_stands(product: Product, tmp_path: Path) -> None:
+    page = (PRIMES.parents[2] / "docs/unikernels.md").read_text()
+    text = next(each for each in page.split("```python\n") if each.startswith("import json")).partition("```")[0]
+    assert len(text.splitlines()) <= 60
+    product.ok("run", "-d", "--name", "documented", "--as", "unikernel", str(PRIMES), "-p", "7000/udp")
+    (guest,) = product.json("inspect", "documented")
+    (tmp_path / "client.py").write_text(text.replace("7000", str(port_of(guest))))
+    done = subprocess.run([sys.executable, "-I", tmp_path / "client.py"], capture_output=True, text=True, timeout=30)
+    assert done.stdout == f"{[2262] * 4}\n", done.stderr
+    product.ok("rm", "-f", "documented")
