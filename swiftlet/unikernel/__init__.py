@@ -7,6 +7,20 @@ written in it, `link` the linker.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from swiftlet.unikernel.declare import Service, float64, int64, service, task
 
-__all__ = ["Service", "float64", "int64", "service", "task"]
+if TYPE_CHECKING:
+    from swiftlet.unikernel.executor import Executor
+
+__all__ = ["Executor", "Service", "float64", "int64", "service", "task"]
+
+
+def __getattr__(name: str) -> Any:
+    """The executor comes when it is asked for: a program of tasks alone needs no sockets and threads."""
+    if name == "Executor":
+        from swiftlet.unikernel.executor import Executor
+
+        return Executor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

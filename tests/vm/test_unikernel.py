@@ -447,3 +447,32 @@ def test_the_client_of_the_documentation_works_as_it_stands(product: Product, tm
     done = subprocess.run([sys.executable, "-I", tmp_path / "client.py"], capture_output=True, text=True, timeout=30)
     assert done.stdout == f"{[2262] * 4}\n", done.stderr
     product.ok("rm", "-f", "documented")
+
+
+def test_a_pool_of_concurrent_futures_runs_tasks(product: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent import futures
+
+    from swiftlet.unikernel import Executor
+
+    def depth(n: int) -> int:
+        return n
+
+    def refuses(n: int) -> int:
+        return n
+
+    program = Path(product.instance.root) / "pool.py"
+    program.write_text(PROGRAM)
+    for name, value in product.environment.items():
+        monkeypatch.setenv(name, value)
+    with Executor(str(program), cpus=2) as executor:
+        assert list(executor.map(depth, range(100))) == list(range(100))
+        failed = executor.submit(refuses, 9)
+        assert isinstance(failed.exception(), ValueError)
+        with pytest.raises(TypeError, match="no named arguments"):
+            executor.submit(depth, n=3)
+        assert len(product.json("ps")) >= 1
+        done, left = futures.wait([executor.submit(depth, 2000) for _ in range(20)])
+        assert len(done) == 20 and not left
+    assert "pool.py" not in str(product.json("ps", "-a"))
+    with pytest.raises(RuntimeError):
+        executor.submit(depth, 1)
