@@ -29,6 +29,9 @@ PCI_DEVICES = 30
 CARD = "52:54:00:00:00:01"
 """Every machine's card has this address until its guest is told its own: so that a clone's command line is the same."""
 
+UNIKERNEL_EXIT_PORT = 0x501
+"""Where a unikernel writes to end its machine (`unikernel.kernel.power`)."""
+
 TRANSLATION_MIB = 64
 """Emulation keeps translated code in a buffer of its own; by default it would take a quarter of the host's memory."""
 
@@ -182,14 +185,15 @@ def unikernel_channels(*, network: bool) -> tuple[str, ...]:
 def unikernel_argv(settings: Settings) -> tuple[str, ...]:
     """The command line of a machine in which nothing is but a unikernel: no clock ticks in it.
 
-    Its words go to the first serial port; orders and reports over the second one (`unikernel.kernel.orders`).
+    Its words go to the first serial port; orders and reports over the second one (`unikernel.kernel.orders`). Without
+    ACPI it starts 2 ms earlier, for nobody makes tables, and ends by the port that it has for that.
     """
     tcg = settings.accelerator == "tcg"
     return (
         PROGRAM,
         "-add-fd", f"fd={_number(settings, 'output')},set={_number(settings, 'output')}",
         "-name", settings.name,
-        "-machine", "microvm,pit=off,pic=off,rtc=off,isa-serial=on,dump-guest-core=off",
+        "-machine", "microvm,acpi=off,pit=off,pic=off,rtc=off,isa-serial=on,dump-guest-core=off",
         "-accel", f"tcg,tb-size={TRANSLATION_MIB}" if tcg else "kvm",
         "-cpu", "max" if tcg else "host",
         "-smp", _processors(settings),
@@ -201,6 +205,7 @@ def unikernel_argv(settings: Settings) -> tuple[str, ...]:
         "-chardev", _sink(settings, "output"), "-serial", "chardev:output",
         "-chardev", f"socket,id=orders,fd={_number(settings, 'orders')}",
         "-device", "isa-serial,index=1,chardev=orders",
+        "-device", f"isa-debug-exit,iobase={UNIKERNEL_EXIT_PORT:#x},iosize=1",
         *_network(settings),
         "-chardev", f"socket,id=monitor,fd={_number(settings, 'monitor')},server=on,wait=off",
         "-mon", "chardev=monitor,mode=control",

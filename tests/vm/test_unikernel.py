@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import select
 import shutil
 import socket
 import struct
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from swiftlet.unikernel import wire
+from swiftlet.unikernel.build import build
 from swiftlet.unikernel.client import Client
 from swiftlet.unikernel.failure import DeadlineError
 from swiftlet.unikernel.wire import Message
@@ -121,6 +124,22 @@ def test_values_come_as_python_has_them(service: Service) -> None:
             assert client.call("add", a, b) == a + b
             assert client.call("divide", a >> 10, b >> 10) == (a >> 10) / (b >> 10), "what doubles hold exactly"
             assert client.call("odd", a) is (a % 2 == 1)
+
+
+def test_a_busy_unikernel_is_stopped_at_once(product: Product) -> None:
+    service = Service(product, "busy")
+    with service.client() as client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        place, _ = client.find("forever")
+        sock.sendto(
+            wire.encoded(Message(wire.CALL, 7, place, length=8), struct.pack("<q", 5)), ("127.0.0.1", service.port)
+        )
+        time.sleep(0.5)
+    begin = time.monotonic()
+    product.ok("stop", "busy")
+    assert time.monotonic() - begin < 5, "not by being killed after ten seconds"
+    (line,) = [each for each in product.json("ps", "-a") if each["name"] == "busy"]
+    assert line["exit"]["code"] == 0
+    product.ok("rm", "busy")
 
 
 def test_what_a_task_raises_is_raised_where_it_was_called(service: Service) -> None:
@@ -476,3 +495,61 @@ def test_a_pool_of_concurrent_futures_runs_tasks(product: Product, monkeypatch: 
     assert "pool.py" not in str(product.json("ps", "-a"))
     with pytest.raises(RuntimeError):
         executor.submit(depth, 1)
+
+
+def started(image: Path, *flags: str, processors: int, until: bytes = b"ready\n", seconds: float = 60) -> str:
+    """What a machine that QEMU starts by itself says until it is ready, or ends."""
+    command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", str(processors), "-nodefaults"]
+    command += ["-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", str(image), *flags]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    said, end = b"", time.monotonic() + seconds
+    try:
+        while until not in said and time.monotonic() < end and process.poll() is None:
+            if select.select([process.stdout], [], [], 1)[0]:
+                said += os.read(process.stdout.fileno(), 4096)
+    finally:
+        process.kill()
+        process.wait()
+    return said.decode()
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "primes.elf"
+    path.write_bytes(build(str(PRIMES)).image)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("machine", "processors", "found"),
+    [
+        ("microvm", 3, "processors 3 by 1"),
+        ("microvm,acpi=off", 1, "processors 1 by 2"),
+        ("microvm,acpi=off", 3, "processors 3 by 3"),
+        ("q35", 4, "processors 4 by 1"),
+        ("pc,acpi=off", 2, "processors 2 by 3"),
+    ],
+)
+def test_processors_are_found_by_whatever_a_machine_tells(
+    image: Path, machine: str, processors: int, found: str
+) -> None:
+    """1: ACPI's MADT, 2: the MP table, 3: QEMU's fw_cfg besides."""
+    said = started(image, "-M", machine, "-m", "64", processors=processors)
+    assert found in said and "ready" in said
+
+
+def test_sixty_four_processors_boot(image: Path) -> None:
+    said = started(image, "-M", "microvm", "-m", "128", processors=64)
+    assert "processors 64 by 1" in said and "ready" in said
+
+
+def test_too_little_memory_is_said_not_silence(image: Path) -> None:
+    said = started(image, "-M", "microvm", "-m", "3", processors=16, until=b"-m\n")
+    assert "out of memory: this machine has" in said and "give it more: -m" in said
+
+
+def test_a_machine_ends_when_it_is_told_to_on_every_type(image: Path) -> None:
+    for machine in ("microvm", "microvm,acpi=off", "q35"):
+        said = started(image, "-M", machine, "-m", "3", processors=16, until=b"never said", seconds=20)
+        assert "out of memory" in said

@@ -163,6 +163,13 @@ load_tables:
     lretq
 1:  ret
 
+    # reset(): a fault for which there is no table, and none for the next two (Intel SDM 3, 6.15, double faults)
+    .globl reset
+    .type reset, @function
+reset:
+    lidt no_table(%rip)
+    int3
+
     # run_task(function, result, exception, arguments, length, output, capacity): the function's status.
     # Whoever ends the task from an interrupt lets it go on at task_aborted, with a status in rax.
     .globl run_task, task_aborted
@@ -207,6 +214,7 @@ task_aborted:
 
     .section .rodata
     .balign 4
+no_table: .quad 0, 0
 default_mxcsr: .long 0x1f80         # every exception masked, to nearest (Intel SDM 1, 10.2.3)
 
     # A vector's stub pushes the error code where the processor does not, and its number (Intel SDM 3, 6.13).

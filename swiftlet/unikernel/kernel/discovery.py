@@ -16,7 +16,8 @@ BIOS, BIOS_END = 0xE0000, 0x100000
 BASE_END = 0x9FC00
 """Where QEMU's firmware may put the MP table besides: the last KiB of base memory."""
 
-FW_CFG_SELECT, FW_CFG_DATA, FW_CFG_CPUS = 0x510, 0x511, 5
+FW_CFG_SELECT, FW_CFG_DATA, FW_CFG_SIGNATURE, FW_CFG_CPUS = 0x510, 0x511, 0, 5
+QEMU = 0x554D4551
 """QEMU, docs/specs/fw_cfg."""
 
 LOCAL, IO, EXTENDED = 0, 1, 9
@@ -102,9 +103,9 @@ def find_others(acpi: u64, me: u64) -> u64:
     found = scan(MP_SIGNATURE, BIOS, BIOS_END, 0)
     if found == 0:
         found = scan(MP_SIGNATURE, BASE_END, BASE_END + 1024, 0)
-    if found and by_mp(at(MpPointer, found).table, me):
+    told = by_mp(at(MpPointer, found).table, me) if found else 0
+    if by_fw_cfg() == 0 and told:
         return 2
-    by_fw_cfg(me)
     return 3
 
 
@@ -170,13 +171,23 @@ def by_mp(table: u64, me: u64) -> u64:
     return 1
 
 
-def by_fw_cfg(me: u64) -> None:
-    """Add as many as QEMU says, numbered from 0."""
+def by_fw_cfg() -> u64:
+    """Add as many as QEMU says beyond those that are known; returns how many.
+
+    An MP table has only the first processor of each core. Which numbers the others have they say themselves.
+    """
+    out16(FW_CFG_SELECT, FW_CFG_SIGNATURE)
+    for letter in range(4):
+        if in8(FW_CFG_DATA) != QEMU >> (8 * letter) & 255:
+            return 0
     out16(FW_CFG_SELECT, FW_CFG_CPUS)
     count = in8(FW_CFG_DATA)
     count = count | in8(FW_CFG_DATA) << 8
-    for i in range(count):
-        one_more(i, me)
+    added = 0
+    while processor.everyone.count < count and processor.everyone.count < processor.MOST:
+        processor.add(processor.everyone.count)
+        added += 1
+    return added
 
 
 def one_more(id_: u64, me: u64) -> None:

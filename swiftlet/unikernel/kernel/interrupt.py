@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swiftlet.unikernel.kernel import apic, clock, panic, processor, virtio
+from swiftlet.unikernel.kernel import apic, clock, orders, panic, power, processor, virtio
 from swiftlet.unikernel.kernel.frame import Frame
 from swiftlet.unikernel.metal.words import (
     Packed,
@@ -80,6 +80,10 @@ def interrupted(frame: Frame) -> None:
     if frame.vector < apic.WAKE_VECTOR and virtio.card.registers:
         virtio.acknowledge()
     apic.finish()
+    if me.index == 0 and me.resume:  # while it runs a task nobody else would hear that it is to end
+        orders.poll()
+        if orders.orders.killed:
+            power.off(0)
     late = False
     if frame.vector == apic.TIMER_VECTOR:
         late = clock.expire(me.index)

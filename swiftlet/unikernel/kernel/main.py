@@ -27,11 +27,14 @@ def switch_stack(stack: u64, function: u64, argument: u64) -> None: ...
 
 RANDOM = 4096
 """Bytes of a processor's random numbers (`runtime.random`)."""
+LEAST_ARENA = 64 << 10
 
 
 def share_memory() -> None:
     """Half of the memory that is left is the processors', for their tasks; the rest is the jobs'."""
     each = (memory.left() // 2 // everyone.count) & ~4095
+    if each < LEAST_ARENA or memory.left() < 2 * service.LEAST_DESKS:
+        memory.too_little()
     for i in range(everyone.count):
         other = processor.of(i)
         other.random = memory.take(RANDOM, 4096)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from swiftlet.unikernel.kernel import console
 from swiftlet.unikernel.metal.words import (
     Struct,
+    external,
     many,
     place,
-    stop,
     symbol,
     text,
     u8,
@@ -59,6 +59,10 @@ class Heap(Struct):
 heap = place(Heap)
 
 
+@external
+def reset() -> None: ...
+
+
 def begin(info: StartInfo) -> None:
     """Find the memory behind the image."""
     image_end = (symbol("image_bss_end") + PAGE - 1) & ~(PAGE - 1)
@@ -75,7 +79,7 @@ def begin(info: StartInfo) -> None:
                 heap.end = end
     if info.magic != START_MAGIC or heap.end == 0:
         console.say(text("swiftlet: the loader says nothing of memory\n"))
-        stop()
+        reset()
 
 
 def left() -> u64:
@@ -87,13 +91,19 @@ def take(size: u64, alignment: u64) -> u64:
     """So many bytes of zeros. Stops the machine where there are too few."""
     start = (heap.next + alignment - 1) & ~(alignment - 1)
     if start + size > heap.end:
-        console.say(text("swiftlet: out of memory: this machine has "))
-        console.say_number(heap.bytes >> 10)
-        console.say(text(" KiB, too little for its processors and buffers; give it more: -m\n"))
-        stop()
+        too_little()
     heap.next = start + size
     clear(start, size)
     return start
+
+
+def too_little() -> None:
+    """Say that there is too little memory, and end the machine."""
+    if heap.end:
+    console.say(text("swiftlet: out of memory: this machine has "))
+    console.say_number(heap.bytes >> 10)
+    console.say(text(" KiB, too little for its processors and buffers; give it more: -m\n"))
+    reset()
 
 
 def clear(start: u64, size: u64) -> None:

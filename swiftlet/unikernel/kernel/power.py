@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swiftlet.unikernel.kernel import orders
+from swiftlet.unikernel.kernel.memory import reset
 from swiftlet.unikernel.metal.words import Device, at, mask_interrupts, out8, out16, stop, text, u8, u64
 
 EXIT_PORT = 0x501
@@ -32,4 +33,5 @@ def off(code: u64) -> None:
     out8(EXIT_PORT, code)
     out16(Q35_CONTROL, 0x2000)
     at(Sleep, MICROVM_SLEEP).control = SLEEP_FIVE
+    reset()
     stop()

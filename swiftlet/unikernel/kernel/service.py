@@ -108,6 +108,9 @@ class Told(Struct):
     cores = array(Core, 512)
 
 
+LEAST_DESKS = 256 << 10
+"""Bytes that all jobs' desks have at least."""
+
 LEAST_ROOM = 256
 """Bytes of a result that may be of any size."""
 
