@@ -99,7 +99,6 @@ def take(size: u64, alignment: u64) -> u64:
 
 def too_little() -> None:
     """Say that there is too little memory, and end the machine."""
-    if heap.end:
     console.say(text("swiftlet: out of memory: this machine has "))
     console.say_number(heap.bytes >> 10)
     console.say(text(" KiB, too little for its processors and buffers; give it more: -m\n"))
