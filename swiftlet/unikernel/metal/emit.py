@@ -144,8 +144,20 @@ class _Emitter:
     def do_Return(self, node: ast.Return) -> None:
         if node.value is None:
             self.build.ret_void()
+        elif isinstance(node.value, ast.Tuple):
+            self.build.ret(self.joined(node.value))
         else:
             self.build.ret(self.fitted(node, self.value(node.value), widened(self.function.result)))
+
+    def joined(self, node: ast.Tuple) -> Any:
+        """Several results as one."""
+        result = self.function.result
+        if len(node.elts) != len(result.parts):
+            raise self.fail(node, f"{len(result.parts) or 'no'} results are meant, not {len(node.elts)}")
+        code = ir.Constant(result.in_register, ir.Undefined)
+        for place, (each, kind) in enumerate(zip(node.elts, result.parts, strict=True)):
+            code = self.build.insert_value(code, self.fitted(each, self.value(each), kind), place)
+        return code
 
     def do_Break(self, node: ast.Break) -> None:
         self.build.branch(self.loops[-1][1])
@@ -165,8 +177,17 @@ class _Emitter:
                 values = [self.plain(self.value(each)) for each in node.value.elts]
                 for each, value in zip(target.elts, values, strict=True):
                     self.assign(each, value)
+            elif isinstance(target, ast.Tuple):
+                self.parted(target, self.value(node.value))
             else:
                 self.assign(target, self.value(node.value))
+
+    def parted(self, target: ast.Tuple, value: Value) -> None:
+        """Assign what a function returns several of."""
+        if len(value.kind.parts) != len(target.elts):
+            raise self.fail(target, f"{len(value.kind.parts) or 'no'} results, not {len(target.elts)}")
+        for place, (each, kind) in enumerate(zip(target.elts, value.kind.parts, strict=True)):
+            self.assign(each, Value(self.build.extract_value(value.code, place), kind))
 
     def do_AugAssign(self, node: ast.AugAssign) -> None:
         combined = ast.copy_location(ast.BinOp(_loaded(node.target), node.op, node.value), node)
