@@ -6,6 +6,7 @@ Variables live in memory here; LLVM's own passes put them into registers.
 from __future__ import annotations
 
 import ast
+from collections.abc import Set
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -36,14 +37,16 @@ _FLOATS = {ast.Add: "fadd", ast.Sub: "fsub", ast.Mult: "fmul", ast.Div: "fdiv"}
 _COMPARISONS = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 
 
-def emitted(program: Program) -> str:
-    """The whole program, as LLVM reads it."""
+def emitted(program: Program, kept: Set[str] | None = None) -> str:
+    """The whole program, as LLVM reads it. kept: the only ones of its exported functions that others call."""
     made = ir.Module("metal")
     made.triple = "x86_64-unknown-linux-gnu"
     functions = {}
     for each in program.functions:
         kinds = [kind.in_register for _, kind in each.arguments]
         functions[each.symbol] = _declared(made, each, kinds)
+        if kept is not None and "export" in each.marks and each.symbol not in kept:
+            functions[each.symbol].linkage = "internal"
     for variable in program.variables:
         _place(made, variable)
     for each in program.functions:
