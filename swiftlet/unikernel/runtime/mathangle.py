@@ -48,8 +48,8 @@ eighths = table(
     3.061616997868383e-17,
 )
 
-# (atan(t) / t - 1) / t^2 in t^2 for |t| <= 1/16, by Chebyshev's interpolation (dev/mathematics.py); error in the angle:
-# 2^-70 of it.
+# (atan(t) / t - 1) / t^2 in t^2 for |t| <= 1/16, by Chebyshev's interpolation
+# (tests/coefficients.py); error in the angle: 2^-70 of it.
 atan_terms = table(
     f64,
     0.07614677212408984,
@@ -152,10 +152,7 @@ def of_sizes(y: f64, x: f64, is_left: bool) -> f64:
         return HALF_PI
     if apart < -60:
         return PI if is_left else y / x
-    if x > 1.0 or y > 1.0:
-        scale = 2.0**-512
-    else:
-        scale = 2.0**512
+    scale = 2.0**-512 if x > 1.0 or y > 1.0 else 2.0**512
     y, x = y * scale, x * scale
     high, low = first_quadrant(y, 0.0, x, 0.0)
     if is_left:

@@ -32,7 +32,8 @@ HIGHEST = 710.0
 LOWEST = -746.0
 """Above and below, e^x is infinite and 0: ln(2^1024) is 709.78, ln(2^-1075) is -745.13."""
 
-# (e^r - 1 - r) / r^2 for |r| <= ln(2) / 2, by Chebyshev's interpolation (dev/mathematics.py); error in e^r: 2^-61.
+# (e^r - 1 - r) / r^2 for |r| <= ln(2) / 2, by Chebyshev's interpolation
+# (tests/coefficients.py); error in e^r: 2^-61.
 exp_terms = table(
     f64,
     1.608662795678037e-10,
@@ -67,7 +68,7 @@ def power_of_two(k: i64) -> f64:
 
 
 def scaled(value: f64, k: i64) -> f64:
-    """value * 2^k, rounded once, for |value| in [1/4, 4] and |k| <= 1100."""
+    """The product of a value of a size in [2^-10, 2^10] and 2^k, rounded once, for k in [-1500, 1100]."""
     if k > 1000:
         return value * power_of_two(1000) * power_of_two(k - 1000)
     if k < -1000:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swiftlet.unikernel.metal.words import bits, export, f64, fabs, from_bits, i64, inline, table
+from swiftlet.unikernel.metal.words import bits, export, f64, fabs, from_bits, inline, table
 from swiftlet.unikernel.runtime.mathexp import exponential, less_one, power_of_two, scaled
 from swiftlet.unikernel.runtime.mathlog import INFINITY, LN2_HIGH, LN2_LOW, NOT_A_NUMBER, logarithm
 from swiftlet.unikernel.runtime.mathpair import (
@@ -23,7 +23,8 @@ TINY = 7e-9
 HUGE = 1e150
 """Its square is finite; of what is above, sqrt(x^2 +- 1) is x."""
 
-# (sinh(x) - x) / x^3 in x^2 for |x| <= 1, by Chebyshev's interpolation (dev/mathematics.py); error in sinh: 2^-71.
+# (sinh(x) - x) / x^3 in x^2 for |x| <= 1, by Chebyshev's interpolation
+# (tests/coefficients.py); error in sinh: 2^-71.
 sinh_terms = table(
     f64,
     2.8445297426378895e-15,

@@ -21,7 +21,6 @@ from swiftlet.unikernel.runtime.mathpair import (
     pair_quotient,
     pair_sum,
     polynomial,
-    two_product,
     two_sum,
 )
 
@@ -42,7 +41,7 @@ ROOT_OF_HALF = 0x3FE6A09E667F3BCD
 """The bits of the square root of 1/2."""
 
 # (log((1 + s) / (1 - s)) - 2 s) / s^3 in s^2, for (1 + s) / (1 - s) from the root of 1/2 to that of 2, by Chebyshev's
-# interpolation (dev/mathematics.py); error in the logarithm: 2^-60 of it.
+# interpolation (tests/coefficients.py); error in the logarithm: 2^-60 of it.
 log_terms = table(
     f64,
     0.13086767009948175,
@@ -75,13 +74,13 @@ FIFTH, FIFTH_LOW = 0.4, -2.2204460492503132e-17
 
 @inline
 def exponent_of(x: f64) -> i64:
-    """k for which x * 2^-k lies between the roots of 1/2 and of 2. x: above 0 and normal."""
+    """The k for which x * 2^-k lies between the roots of 1/2 and of 2. x: above 0 and normal."""
     return signed(bits(x) - ROOT_OF_HALF) >> 52
 
 
 @inline
 def halved(x: f64, k: i64) -> f64:
-    """x * 2^-k, where that is near 1."""
+    """The product of x and 2^-k, where that is near 1."""
     return from_bits(bits(x) - (unsigned(k) << 52))
 
 
@@ -104,7 +103,7 @@ def of_fraction(high: f64, low: f64, k: i64) -> tuple[f64, f64]:
 
 
 def with_exponent(high: f64, low: f64, k: i64) -> tuple[f64, f64]:
-    """high + low + k * ln 2."""
+    """The sum high + low + k * ln 2."""
     times = as_float(k)
     whole, part = two_sum(times * LN2_HIGH, high)
     whole, part = fast_sum(whole, part + (low + times * LN2_LOW))
@@ -135,9 +134,11 @@ def precise_logarithm(x: f64, k: i64) -> tuple[f64, f64]:
 
 
 @inline
-def is_ordinary(x: f64) -> bool:
-    """Whether x is above 0, normal and finite."""
-    return bits(x) - 0x0010000000000000 < 0x7FE0000000000000
+def normal(x: f64) -> tuple[f64, i64]:
+    """A double above 0 as one that is not subnormal, and k: of 2^k, which that is to be multiplied with."""
+    if x < 2.0**-1022:
+        return x * 2.0**54, -54
+    return x, 0
 
 
 def of_others(x: f64) -> f64:
@@ -149,49 +150,37 @@ def of_others(x: f64) -> f64:
     return x  # infinity, or no number
 
 
-@inline
-def is_subnormal(x: f64) -> bool:
-    """Whether x is above 0 and below the least normal double."""
-    return bits(x) - 1 < 0x000FFFFFFFFFFFFF
-
-
 @export
 def log(x: f64) -> f64:
-    k = 0
-    if not is_ordinary(x):
-        if not is_subnormal(x):
-            return of_others(x)
-        x, k = x * 2.0**54, 54
+    if not x > 0.0 or x == INFINITY:
+        return of_others(x)
+    x, k = normal(x)
     own = exponent_of(x)
     high, low = of_fraction(x, 0.0, own)
-    high, low = with_exponent(high, low, own - signed(k))
+    high, low = with_exponent(high, low, own + k)
     return high + low
 
 
 @export
 def log2(x: f64) -> f64:
-    k = 0
-    if not is_ordinary(x):
-        if not is_subnormal(x):
-            return of_others(x)
-        x, k = x * 2.0**54, 54
+    if not x > 0.0 or x == INFINITY:
+        return of_others(x)
+    x, k = normal(x)
     own = exponent_of(x)
     high, low = of_fraction(x, 0.0, own)
     high, low = pair_product(high, low, LOG2_E, LOG2_E_LOW)
-    whole, part = two_sum(as_float(own - signed(k)), high)
+    whole, part = two_sum(as_float(own + k), high)
     return whole + (part + low)
 
 
 @export
 def log10(x: f64) -> f64:
-    k = 0
-    if not is_ordinary(x):
-        if not is_subnormal(x):
-            return of_others(x)
-        x, k = x * 2.0**54, 54
+    if not x > 0.0 or x == INFINITY:
+        return of_others(x)
+    x, k = normal(x)
     own = exponent_of(x)
     high, low = of_fraction(x, 0.0, own)
-    high, low = with_exponent(high, low, own - signed(k))
+    high, low = with_exponent(high, low, own + k)
     high, low = pair_product(high, low, LOG10_E, LOG10_E_LOW)
     return high + low
 

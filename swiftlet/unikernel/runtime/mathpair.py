@@ -15,14 +15,14 @@ UPPER_HALF = 0xFFFFFFFFF8000000
 
 @inline
 def fast_sum(a: f64, b: f64) -> tuple[f64, f64]:
-    """a + b, exactly, where |a| >= |b| or a is 0."""
+    """The sum a + b, exactly, where |a| >= |b| or a is 0."""
     total = a + b
     return total, b - (total - a)
 
 
 @inline
 def two_sum(a: f64, b: f64) -> tuple[f64, f64]:
-    """a + b, exactly."""
+    """The sum a + b, exactly."""
     total = a + b
     of_b = total - a
     return total, (a - (total - of_b)) + (b - of_b)
@@ -30,7 +30,7 @@ def two_sum(a: f64, b: f64) -> tuple[f64, f64]:
 
 @inline
 def two_product(a: f64, b: f64) -> tuple[f64, f64]:
-    """a * b; its relative error is below 2^-105, that of the product of the two lower halves."""
+    """The product a * b; its relative error is below 2^-105, that of the product of the two lower halves."""
     product = a * b
     a_high = from_bits(bits(a) & UPPER_HALF)
     b_high = from_bits(bits(b) & UPPER_HALF)
@@ -57,7 +57,10 @@ def pair_product(a: f64, a_low: f64, b: f64, b_low: f64) -> tuple[f64, f64]:
 
 @inline
 def pair_quotient(a: f64, a_low: f64, b: f64, b_low: f64) -> tuple[f64, f64]:
-    """a / b of two pairs: a quotient, and what is left by it divided once more; relative error below 2^-102."""
+    """The quotient of two pairs: that of their high parts, and what it leaves divided once more.
+
+    The relative error is below 2^-102.
+    """
     quotient = a / b
     high, low = two_product(quotient, b)
     left = ((a - high) - low) + (a_low - quotient * b_low)

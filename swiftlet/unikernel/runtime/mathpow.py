@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swiftlet.unikernel.metal.words import bits, export, f64, fabs, from_bits, signed, trunc, u64
 from swiftlet.unikernel.runtime.mathexp import raised
-from swiftlet.unikernel.runtime.mathlog import is_ordinary, precise_logarithm
+from swiftlet.unikernel.runtime.mathlog import normal, precise_logarithm
 from swiftlet.unikernel.runtime.mathpair import pair_product
 
 INFINITY = 1e999
@@ -34,12 +34,10 @@ def of_extreme(size: f64, y: f64) -> f64:
 
 def of_size(size: f64, y: f64) -> f64:
     """size^y, for a size above 0 that is finite."""
-    k = 0
-    if not is_ordinary(size):
-        size, k = size * 2.0**54, 54  # it was subnormal
+    size, k = normal(size)
     if fabs(y) > TOO_MUCH:
         y = TOO_MUCH if y > 0.0 else -TOO_MUCH
-    high, low = precise_logarithm(size, -signed(k))
+    high, low = precise_logarithm(size, k)
     high, low = pair_product(high, low, y, 0.0)
     return raised(high, low)
 

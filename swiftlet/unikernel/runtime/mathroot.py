@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from swiftlet.unikernel.metal.words import bits, export, f64, fabs, from_bits, inline, signed
-from swiftlet.unikernel.runtime.mathpair import fast_sum, pair_product, pair_root, pair_sum, two_product
+from swiftlet.unikernel.metal.words import bits, export, f64, fabs, from_bits
+from swiftlet.unikernel.runtime.mathpair import pair_product, pair_root, pair_sum, two_product
 
 INFINITY = 1e999
 SIGN = 1 << 63

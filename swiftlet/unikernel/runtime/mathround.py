@@ -102,7 +102,7 @@ def modf(x: f64, to_whole: u64) -> f64:
 
 @export
 def frexp(x: f64, to_exponent: u64) -> f64:
-    """x * 2^-n of a size in [1/2, 1), and n; of what is no number, or 0, itself and 0."""
+    """The number x * 2^-n of a size in [1/2, 1), and n; of what is no number, or 0, itself and 0."""
     exponents = many(i32, to_exponent)
     exponents[0] = 0
     if x == 0.0 or exponent_field(bits(x)) == 0x7FF:
@@ -133,7 +133,7 @@ def power_of_two(k: i64) -> f64:
 
 @export
 def ldexp(x: f64, n: u64) -> f64:
-    """x * 2^n, rounded once: every step but the last is exact, or overflows."""
+    """The number x * 2^n, rounded once: every step but the last is exact, or overflows."""
     k = int_of(n)
     for _ in range(2):
         if k > 1023:
@@ -185,7 +185,7 @@ def exponent(x: u64) -> i64:
 
 
 def remainder(a: u64, b: u64, apart: u64) -> u64:
-    """a * 2^apart % b, of numbers below 2^53: 11 bits at a time, which is what fits into 64."""
+    """The remainder a * 2^apart % b, of numbers below 2^53: 11 bits at a time, which is what fits into 64."""
     left = a % b
     while apart > 0:
         step = apart if apart < 11 else 11

@@ -59,8 +59,8 @@ two_over_pi = table(
     0xF0CFBC209AF4361D,
 )
 
-# (sin(x) / x - 1) / x^2 in x^2 for |x| <= pi / 4, by Chebyshev's interpolation (dev/mathematics.py); error in the sine:
-# 2^-57 of it, which is its last coefficient's rounding.
+# (sin(x) / x - 1) / x^2 in x^2 for |x| <= pi / 4, by Chebyshev's interpolation
+# (tests/coefficients.py); error in the sine: 2^-57 of it, which is the last coefficient's rounding.
 sin_terms = table(
     f64,
     2.791242229090309e-15,
@@ -95,7 +95,7 @@ def window(first: u64) -> u64:
 
 
 def as_pair(high: u64, low: u64) -> tuple[f64, f64]:
-    """high * 2^64 + low, not 0, over 2^128, times pi / 2, as a pair; high is below 2^63."""
+    """The number high * 2^64 + low, not 0, over 2^128, times pi / 2, as a pair; high is below 2^63."""
     shift = leading_zeros(high)
     scale = 2.0**-64
     if shift == 64:
