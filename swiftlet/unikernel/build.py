@@ -13,14 +13,14 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from swiftlet.model.error import HostError, InputError
-from swiftlet.unikernel import elf, link
+from swiftlet.unikernel import elf, link, runtime_for
 from swiftlet.unikernel.signature import Signature, described
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ENTRY = "pvh_entry"
 
 _REQUIRED = ("numba", "llvmlite")
-_KERNEL, _RUNTIME = ("kernel.main",), ("runtime.memory", "runtime.nrt", "runtime.random")
+_KERNEL = ("kernel.main",)
 
 Progress = Callable[[str, int, int], None]
 
@@ -76,9 +76,12 @@ def build(path: str, progress: Progress = lambda text, done, total: None) -> Bui
     objects = [
         elf.parse(boot, "boot"),
         elf.parse(compiled(_KERNEL, INTEGERS_ONLY), "kernel"),
-        elf.parse(compiled(_RUNTIME), "runtime"),
         elf.parse(program.object, "tasks"),
     ]
+    runtime_for.check(path, objects[2].undefined, objects[0].defined | objects[1].defined)
+    needed = {name for each in objects for name in each.undefined}
+    runtime = compiled(runtime_for.modules_for(needed), kept=runtime_for.kept_for(needed))
+    objects.insert(2, elf.parse(runtime, "runtime"))
     progress("link", 2, 3)
 
     def linked(functions: Sequence[elf.Named]) -> link.Image:

@@ -103,6 +103,17 @@ def test_signed_numbers_and_doubles(compiled):
     assert function(find("cut"), ctypes.c_double, result=ctypes.c_int64)(-3.99) == -3
 
 
+def test_a_function_returns_several_values(compiled):
+    find = compiled(
+        "def apart(x: f64, n: u64) -> tuple[f64, f64, i64]:\n"
+        "    return floor(x), x - floor(x), signed(n) - 7\n"
+        "def again(x: f64, n: u64) -> tuple[f64, f64, i64]:\n    return apart(x + 1, n)\n"
+        "@export\ndef sum(x: f64, n: u64) -> f64:\n"
+        "    whole, part, less = again(x, n)\n    return whole * 100 + part + as_float(less) * 1000\n"
+    )
+    assert function(find("sum"), ctypes.c_double, ctypes.c_uint64, result=ctypes.c_double)(3.25, 4) == 400.25 - 3000
+
+
 def test_structures_lie_as_they_are_declared(compiled):
     find = compiled(
         "class Inner(Packed):\n    a: u8\n    b: u32\n    c = array(u16, 3)\n"
@@ -148,6 +159,8 @@ def test_arrays_tables_and_what_is_one_instruction(compiled):
         ("def f(a: u64) -> None:\n    try:\n        pass\n    finally:\n        pass\n", "has no Try"),
         ("class A:\n    x: u64\n", "A is none of Struct"),
         ("import os\n", "a module has imports, constants"),
+        ("def f(a: u64) -> u64:\n    return a, a\n", "no results are meant, not 2"),
+        ("def f(a: u64) -> u64:\n    b, c = a\n    return b\n", "no results, not 2"),
         ("class A(Struct):\n    x: u64\ndef f(a: A) -> u64:\n    return a.y\n", "a has no field y"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from functools import cache
 from typing import Any
 
@@ -55,7 +55,12 @@ def optimised(code: str, machine: Any, level: int = 2) -> Any:
     return module
 
 
-def compiled(names: Iterable[str], features: str = "", processor: str = BASELINE) -> bytes:
-    """The object of modules of the dialect, named as `Program` has them. Raises KernelError."""
+def compiled(
+    names: Iterable[str], features: str = "", processor: str = BASELINE, kept: Set[str] | None = None
+) -> bytes:
+    """The object of modules of the dialect, named as `Program` has them. Raises KernelError.
+
+    kept: what others need of what it exports, and all that is in it then; None: everything.
+    """
     machine = target_machine(processor, features)
-    return bytes(machine.emit_object(optimised(emitted(Program(names)), machine)))
+    return bytes(machine.emit_object(optimised(emitted(Program(names), kept), machine)))

@@ -6,6 +6,7 @@ Variables live in memory here; LLVM's own passes put them into registers.
 from __future__ import annotations
 
 import ast
+from collections.abc import Set
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -36,14 +37,16 @@ _FLOATS = {ast.Add: "fadd", ast.Sub: "fsub", ast.Mult: "fmul", ast.Div: "fdiv"}
 _COMPARISONS = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 
 
-def emitted(program: Program) -> str:
-    """The whole program, as LLVM reads it."""
+def emitted(program: Program, kept: Set[str] | None = None) -> str:
+    """The whole program, as LLVM reads it. kept: the only ones of its exported functions that others call."""
     made = ir.Module("metal")
     made.triple = "x86_64-unknown-linux-gnu"
     functions = {}
     for each in program.functions:
         kinds = [kind.in_register for _, kind in each.arguments]
         functions[each.symbol] = _declared(made, each, kinds)
+        if kept is not None and "export" in each.marks and each.symbol not in kept:
+            functions[each.symbol].linkage = "internal"
     for variable in program.variables:
         _place(made, variable)
     for each in program.functions:
@@ -144,8 +147,20 @@ class _Emitter:
     def do_Return(self, node: ast.Return) -> None:
         if node.value is None:
             self.build.ret_void()
+        elif isinstance(node.value, ast.Tuple):
+            self.build.ret(self.joined(node.value))
         else:
             self.build.ret(self.fitted(node, self.value(node.value), widened(self.function.result)))
+
+    def joined(self, node: ast.Tuple) -> Any:
+        """Several results as one."""
+        result = self.function.result
+        if len(node.elts) != len(result.parts):
+            raise self.fail(node, f"{len(result.parts) or 'no'} results are meant, not {len(node.elts)}")
+        code = ir.Constant(result.in_register, ir.Undefined)
+        for place, (each, kind) in enumerate(zip(node.elts, result.parts, strict=True)):
+            code = self.build.insert_value(code, self.fitted(each, self.value(each), kind), place)
+        return code
 
     def do_Break(self, node: ast.Break) -> None:
         self.build.branch(self.loops[-1][1])
@@ -165,8 +180,17 @@ class _Emitter:
                 values = [self.plain(self.value(each)) for each in node.value.elts]
                 for each, value in zip(target.elts, values, strict=True):
                     self.assign(each, value)
+            elif isinstance(target, ast.Tuple):
+                self.parted(target, self.value(node.value))
             else:
                 self.assign(target, self.value(node.value))
+
+    def parted(self, target: ast.Tuple, value: Value) -> None:
+        """Assign what a function returns several of."""
+        if len(value.kind.parts) != len(target.elts):
+            raise self.fail(target, f"{len(value.kind.parts) or 'no'} results, not {len(target.elts)}")
+        for place, (each, kind) in enumerate(zip(target.elts, value.kind.parts, strict=True)):
+            self.assign(each, Value(self.build.extract_value(value.code, place), kind))
 
     def do_AugAssign(self, node: ast.AugAssign) -> None:
         combined = ast.copy_location(ast.BinOp(_loaded(node.target), node.op, node.value), node)

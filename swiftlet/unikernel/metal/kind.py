@@ -14,7 +14,7 @@ DOUBLE = ir.DoubleType()
 class Kind(NamedTuple):
     """name: as annotations have it. bits: as stored; a value in a register is 64 wide, unless it is a truth value.
 
-    struct: of a reference. element, length: of an array; length 0 where nobody knows it.
+    struct: of a reference. element, length: of an array; length 0 where nobody knows it. parts: of a tuple.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Kind(NamedTuple):
     struct: Struct | None = None
     element: Any = None
     length: int = 0
+    parts: Any = ()
 
     @property
     def is_number(self) -> bool:
@@ -34,6 +35,8 @@ class Kind(NamedTuple):
         """LLVM's type of a value."""
         if self.name == "f64":
             return DOUBLE
+        if self.parts:
+            return ir.LiteralStructType([each.in_register for each in self.parts])
         return BIT if self.name == "bool" else ir.VoidType() if self.name == "None" else WORD
 
     @property

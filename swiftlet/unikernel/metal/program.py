@@ -17,6 +17,7 @@ from swiftlet.unikernel.metal.kind import (
     Kind,
     Struct,
     laid_out,
+    widened,
 )
 
 _PACKAGE = "swiftlet.unikernel"
@@ -84,6 +85,8 @@ class Module:
                 return _PLAIN[node.id]
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Array":
             return Kind("array", element=self.kind_of(node.slice))
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple) and ast.unparse(node.value) == "tuple":
+            return Kind("tuple", parts=tuple(widened(self.kind_of(each)) for each in node.slice.elts))
         raise self.fail(node or ast.Pass(), f"no kind: {ast.unparse(node) if node else 'nothing'}")
 
     def constant(self, node: ast.expr) -> int | float | None:
@@ -185,7 +188,7 @@ class Program:
         if source == "__future__":
             return
         if source == _WORDS:
-            module.names |= {each.name: Word(each.name) for each in node.names}
+            module.names |= {each.asname or each.name: Word(each.name) for each in node.names}
             return
         for each in node.names:
             if os.path.isdir(f"{_FOLDER}/{source.removeprefix(_PACKAGE).strip('.').replace('.', '/')}"):

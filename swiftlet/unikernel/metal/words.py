@@ -1,7 +1,8 @@
 """The words of the dialect, for readers and type checkers. None of them does anything under CPython.
 
 Locals and arguments are 64 bits wide (`u64`, `i64`), doubles, truth values, or references to structures. The narrower
-kinds say how fields and elements are stored: reading one widens it, writing cuts it off.
+kinds say how fields and elements are stored: reading one widens it, writing cuts it off. A function may return a tuple
+of them, which its caller takes apart at once: `high, low = split(x)`.
 """
 
 from __future__ import annotations
