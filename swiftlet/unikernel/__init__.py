@@ -9,12 +9,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swiftlet.unikernel.declare import Service, float64, int64, service, task
+from swiftlet.unikernel.declare import Service, atomic_add, atomic_swap, float64, int64, service, shared, task
 
 if TYPE_CHECKING:
     from swiftlet.unikernel.executor import Executor
 
-__all__ = ["Executor", "Service", "float64", "int64", "service", "task"]
+__all__ = [
+    "Executor",
+    "Service",
+    "atomic_add",
+    "atomic_swap",
+    "float64",
+    "int64",
+    "service",
+    "shared",
+    "task",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -78,7 +78,9 @@ def build(path: str, progress: Progress = lambda text, done, total: None) -> Bui
         elf.parse(compiled(_KERNEL, INTEGERS_ONLY), "kernel"),
         elf.parse(program.object, "tasks"),
     ]
-    runtime_for.check(path, objects[2].undefined, objects[0].defined | objects[1].defined)
+    objects.append(elf.parse(assembled(shared(program.shared)), "shared"))
+    have = [each.defined for each in objects if each.name != "tasks"]
+    runtime_for.check(path, objects[2].undefined, set().union(*have))
     needed = {name for each in objects for name in each.undefined}
     runtime = compiled(runtime_for.modules_for(needed), kept=runtime_for.kept_for(needed))
     objects.insert(2, elf.parse(runtime, "runtime"))
@@ -91,6 +93,14 @@ def build(path: str, progress: Progress = lambda text, done, total: None) -> Bui
     # Code comes first, so the functions lie where they lie, whatever is told of them behind it.
     image = linked(linked(()).symbols)
     return Built(image.data, program.signatures, image.symbols)
+
+
+def shared(memory: Sequence[tuple[str, int]]) -> str:
+    """In assembly: the memory that tasks share, by symbol and bytes."""
+    lines = [".section .bss", ".balign 64"]
+    for symbol, size in memory:
+        lines += [f".globl {symbol}", f"{symbol}: .skip {size}", ".balign 64"]
+    return "\n".join(lines) + "\n"
 
 
 def tables(signatures: Sequence[Signature], functions: Sequence[elf.Named]) -> str:

@@ -33,6 +33,7 @@ from swiftlet.unikernel import access, adapter, declare, failure
 from swiftlet.unikernel.load import load, signature_of
 from swiftlet.unikernel.metal.assemble import optimised, target_machine
 from swiftlet.unikernel.metal.emit import with_attributes
+from swiftlet.unikernel.sharing import Shared
 from swiftlet.unikernel.signature import Signature, name_of
 
 _WORDS = (
@@ -48,10 +49,14 @@ class _Codegen(codegen.AOTCPUCodegen):  # type: ignore[misc]
 
 
 class Compiled(NamedTuple):
-    """An object, and the tasks in it, in order: the symbol of the n-th adapter is `task_n`."""
+    """An object, and the tasks in it, in order: the symbol of the n-th adapter is `task_n`.
+
+    shared: (symbol, bytes) of the memory that tasks share, which whoever links them defines.
+    """
 
     object: bytes
     signatures: tuple[Signature, ...]
+    shared: tuple[tuple[str, int], ...] = ()
 
 
 def jitted(function: Callable[..., Any]) -> Any:
@@ -63,11 +68,17 @@ def compiled(path: str) -> Compiled:
     """Compile a program. Raises InputError with the file, the line and the reason."""
     rtsys.initialize(cpu_target.target_context)
     name = os.path.basename(path)
-    declare._compile = jitted
+    memory: list[Shared] = []
+
+    def share(item: str, shape: tuple[int, ...]) -> Shared:
+        memory.append(Shared(f"shared_{len(memory)}", item, shape))
+        return memory[-1]
+
+    declare._compile, declare._share = jitted, share
     try:
         functions: tuple[Any, ...] = load(path).functions
     finally:
-        declare._compile = None
+        declare._compile = declare._share = None
     signatures = tuple(signature_of(each.py_func, name) for each in functions)
     flags = compiler.Flags()
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
@@ -82,7 +93,8 @@ def compiled(path: str) -> Compiled:
             for number, (each, signature) in enumerate(zip(functions, signatures, strict=True))
         ]
         library.finalize()
-        return Compiled(_emitted(library._final_module, names), signatures)
+        shared = tuple((each.symbol, each.bytes) for each in memory)
+        return Compiled(_emitted(library._final_module, names), signatures, shared)
 
 
 def _adapter(

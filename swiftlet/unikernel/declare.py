@@ -51,6 +51,41 @@ class _Item:
 float64, int64 = _Item("float64"), _Item("int64")
 
 
+_share: Callable[[str, tuple[int, ...]], Any] | None = None
+"""What a builder makes of memory that tasks share; None under plain CPython."""
+
+
+def shared(kind: ArrayKind, *shape: int) -> Any:
+    """Memory that all tasks of a program share, zero at first: `counts = shared(int64[:], 1024)`, at the top level.
+
+    Tasks run at the same time: what several may write goes by `atomic_add` and `atomic_swap`. Under plain CPython it is
+    a numpy array. Raises TypeError for a shape of other dimensions.
+    """
+    item, dimensions = kind._key
+    if len(shape) != dimensions or not all(isinstance(each, int) and each > 0 for each in shape):
+        raise TypeError(f"{kind} has {dimensions} dimensions above zero, not {shape}")
+    if _share is not None:
+        return _share(item, shape)
+    import numpy
+
+    return numpy.zeros(shape, item)
+
+
+def atomic_add(array: Any, index: int, value: int) -> int:
+    """Add to an element of an `int64[:]` in one step that nobody else sees half of; returns what it was."""
+    before = int(array[index])
+    array[index] += value
+    return before
+
+
+def atomic_swap(array: Any, index: int, expected: int, value: int) -> bool:
+    """Write `value` where `expected` is, in one step; whether it was there."""
+    if array[index] != expected:
+        return False
+    array[index] = value
+    return True
+
+
 class Service:
     """The functions that a program serves, in the order in which it names them."""
 

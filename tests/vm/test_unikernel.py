@@ -203,6 +203,8 @@ def test_a_repeated_request_is_not_computed_twice(service: Service) -> None:
         ({"tasks": 1 << 31}, "too large for this machine"),
         ({"length": 1 << 20, "parts": 749}, "too large for this machine"),
         ({"parts": 9}, "the parts do not fit the length"),
+        ({"length": 0, "parts": 7}, "the parts do not fit the length"),
+        ({"parts": 0}, "the parts do not fit the length"),
         ({"part": 3}, "its first part is missing"),
     ],
 )

@@ -257,7 +257,8 @@ def refusal(asked: Message) -> u64:
     if asked.count == 0:
         return text("no tasks are asked for")
     task = many(Task, table + 8)[asked.task]
-    if asked.parts == 0 or (asked.parts != (asked.length + message.PART - 1) // message.PART and asked.length):
+    parts = (asked.length + message.PART - 1) // message.PART
+    if asked.parts != (parts if parts else 1):
         return text("the parts do not fit the length")
     if asked.part:
         return text("its first part is missing")

@@ -60,7 +60,7 @@ def with_attributes(code: str) -> str:
     of what other objects define, since all are linked into one image.
     """
     framed = code.replace(" noredzone", ' noredzone "frame-pointer"="all"')
-    return framed.replace(" external global", " external dso_local global").replace("declare ", "declare dso_local ")
+    return framed.replace(" = external ", " = external dso_local ").replace("declare ", "declare dso_local ")
 
 
 def _declared(made: ir.Module, function: Function, kinds: list[ir.Type]) -> ir.Function:
