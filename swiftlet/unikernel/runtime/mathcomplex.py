@@ -8,7 +8,8 @@ from swiftlet.unikernel.runtime.mathexp import exp
 from swiftlet.unikernel.runtime.mathlog import log
 from swiftlet.unikernel.runtime.mathpow import pow
 from swiftlet.unikernel.runtime.mathroot import hypot
-from swiftlet.unikernel.runtime.mathtrig import cos, sin
+from swiftlet.unikernel.runtime.mathtrig import angle as reduced
+from swiftlet.unikernel.runtime.mathtrig import of_quadrant
 
 NOT_A_NUMBER = 0x7FF8000000000000
 
@@ -42,4 +43,5 @@ def numba_cpow(of_base: u64, of_exponent: u64, to_result: u64) -> None:
     if imaginary != 0.0:
         length *= exp(-angle * imaginary)
         turn += imaginary * log(size)
-    put(result, length * cos(turn), length * sin(turn))
+    high, low, n = reduced(turn)
+    put(result, length * of_quadrant(high, low, n + 1), length * of_quadrant(high, low, n))

@@ -88,7 +88,7 @@ def raised(high: f64, low: f64) -> f64:
 
 
 def less_one(high: f64, low: f64) -> tuple[f64, f64]:
-    """e^(high + low) - 1 as a pair, for high in (-60, 700). The relative error is below 2^-54."""
+    """e^(high + low) - 1 as a pair, for high in (-60, 700). The relative error is below 2^-53."""
     r, c, k = exponential(high, low)
     if k == 0:
         r, c = fast_sum(r, c)

@@ -18,8 +18,8 @@ TOO_MUCH = 1e22
 
 def parity(y: f64) -> u64:
     """Whether y is an even number, an odd one, or none that is whole."""
-    if fabs(y) >= 2.0**53:  # from there on all are whole, from its double on all are even
-        return bits(y) & 1 if fabs(y) < 2.0**54 else EVEN
+    if fabs(y) >= 2.0**53:  # its last place is 2 or more
+        return EVEN
     if trunc(y) != y:
         return BROKEN
     return EVEN if trunc(y * 0.5) == y * 0.5 else ODD

@@ -201,7 +201,7 @@ def assembled(left: u64, scale: i64) -> u64:
     shift = signed(leading_zeros(left)) - 11
     if shift < scale:
         return (left << unsigned(shift)) + (unsigned(scale - shift - 1) << 52)
-    return left << unsigned(scale - 1)  # subnormal
+    return left << unsigned(scale - 1) if scale > 0 else left >> unsigned(1 - scale)  # subnormal: no bit is lost
 
 
 @export

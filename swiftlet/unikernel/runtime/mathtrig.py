@@ -30,6 +30,9 @@ INFINITY = 1e999
 QUARTER = 0.7853981633974483
 """pi / 4, below which nothing is reduced."""
 
+TINY = 1e-8
+"""Below it, x^3 / 6 and x^3 / 3 are less than half a unit in the last place of x, and -0.0 stays what it is."""
+
 HALF_PI, HALF_PI_LOW = 1.5707963267948966, 6.123233995736766e-17
 """pi / 2 as a pair."""
 
@@ -169,56 +172,52 @@ def of_quadrant(x: f64, low: f64, n: u64) -> f64:
     return -(high + rest) if n & 2 else high + rest
 
 
-@export
-def sin(x: f64) -> f64:
+def angle(x: f64) -> tuple[f64, f64, u64]:
+    """Any angle less n * pi / 2, as `reduced` has it; of what has no sine, no number."""
     size = fabs(x)
     if size <= QUARTER:
-        if size < 1e-8:  # x^3 / 6 is less than half a unit in the last place, and -0.0 stays
-            return x
-        return of_quadrant(x, 0.0, 0)
+        return x, 0.0, 0
     if not size < INFINITY:
-        return x - x
+        return x - x, 0.0, 0
     high, low, n = reduced(size)
-    result = of_quadrant(high, low, n)
-    return -result if x < 0.0 else result
+    if x < 0.0:
+        high, low, n = -high, -low, -n
+    return high, low, n
+
+
+@export
+def sin(x: f64) -> f64:
+    if fabs(x) < TINY:
+        return x
+    high, low, n = angle(x)
+    return of_quadrant(high, low, n)
 
 
 @export
 def cos(x: f64) -> f64:
-    size = fabs(x)
-    if size <= QUARTER:
-        return of_quadrant(x, 0.0, 1)
-    if not size < INFINITY:
-        return x - x
-    high, low, n = reduced(size)
+    high, low, n = angle(x)
     return of_quadrant(high, low, n + 1)
 
 
 @export
 def sincos(x: f64, to_sine: u64, to_cosine: u64) -> None:
-    """Both: what LLVM makes of a sine and a cosine of the same angle."""
+    """Both: what LLVM makes of a sine and a cosine of one angle. So those are not called by their names here."""
     sines = many(f64, to_sine)
     cosines = many(f64, to_cosine)
-    sines[0] = sin(x)
-    cosines[0] = cos(x)
+    high, low, n = angle(x)
+    sines[0] = x if fabs(x) < TINY else of_quadrant(high, low, n)
+    cosines[0] = of_quadrant(high, low, n + 1)
 
 
 @export
 def tan(x: f64) -> f64:
-    size = fabs(x)
-    high, low, n = size, 0.0, 0
-    if size < 1e-8:
+    if fabs(x) < TINY:
         return x
-    if size > QUARTER:
-        if not size < INFINITY:
-            return x - x
-        high, low, n = reduced(size)
-    elif x != x:
-        return x
+    high, low, n = angle(x)
     sine_high, sine_low = sine(high, low)
     cosine_high, cosine_low = cosine(high, low)
     if n & 1:
         high, low = pair_quotient(-cosine_high, -cosine_low, sine_high, sine_low)
     else:
         high, low = pair_quotient(sine_high, sine_low, cosine_high, cosine_low)
-    return -(high + low) if x < 0.0 else high + low
+    return high + low
