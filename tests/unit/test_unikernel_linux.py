@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import random
@@ -101,7 +102,7 @@ class Service:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.said = self.process.stdout.readline()
-        self.port = int(self.said.partition("127.0.0.1:")[2].partition(",")[0])
+        self.port = int(self.said.partition(":")[2].partition(",")[0])
 
     def client(self) -> Client:
         return Client("127.0.0.1", self.port)
@@ -118,15 +119,27 @@ class Service:
         found = [int(name) for name in os.listdir(folder) if int(name) != self.process.pid]
         return found + [int(each) for each in (folder / str(self.process.pid) / "children").read_text().split()]
 
+    def running(self, count: int) -> list[int]:
+        """The same, as soon as there are so many."""
+        end = time.monotonic() + 5
+        while len(found := self.children()) != count:
+            assert time.monotonic() < end, found
+            time.sleep(0.005)
+        return found
+
     def end(self) -> int:
+        """Ask it to end; its exit code."""
         self.process.terminate()
-        try:
-            return self.process.wait(5)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            assert self.process.stdout is not None
-            self.process.stdout.close()
+        return self.process.wait(5)
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process.kill()  # what it runs ends with it
+        self.process.wait()
 
 
 def written(folder: Path, image: bytes) -> Path:
@@ -149,11 +162,11 @@ def program(built, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["--threads", "--processes"])
 def service(program, request) -> Iterator[Service]:
-    made = Service(program, request.param)
-    yield made
-    children = made.children()
-    assert children == [], "what has run a task is gone"
-    assert made.end() == 0
+    with Service(program, request.param) as made:
+        yield made
+        children = made.children()
+        assert children == [], "what has run a task is gone"
+        assert made.end() == 0
 
 
 def test_the_tasks_are_the_same_bytes_in_both_targets(monkeypatch):
@@ -194,13 +207,22 @@ def test_neither_a_compiler_nor_a_linker_is_needed(tmp_path):
     environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(TREE)}
     done = subprocess.run([sys.executable, "-c", code, PRIMES], env=environment, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    primes = Service(written(tmp_path, done.stdout), "--threads")
-    with primes.client() as client:
-        assert [str(each) for each in client.signatures()] == ["count_primes(limit: int) -> int"]
-        assert client.run("count_primes", [20000], 4) == [2262] * 4
-        with pytest.raises(ValueError, match="a limit below zero"):
-            client.call("count_primes", -5)
-    assert primes.end() == 0
+    with Service(written(tmp_path, done.stdout), "--threads") as primes:
+        with primes.client() as client:
+            assert [str(each) for each in client.signatures()] == ["count_primes(limit: int) -> int"]
+            assert client.run("count_primes", [20000], 4) == [2262] * 4
+            with pytest.raises(ValueError, match="a limit below zero"):
+                client.call("count_primes", -5)
+        assert primes.end() == 0
+
+
+def test_an_answer_comes_from_the_address_that_was_asked(program):
+    """A host may have several, and a client listens to one."""
+    with Service(program, "--threads", "--address", "0.0.0.0") as service:
+        for host in ("127.0.0.1", "127.1.2.3"):
+            with Client(host, service.port, silence=1.0) as client:
+                assert client.call("add", 1, 2) == 3
+        assert service.end() == 0
 
 
 def test_values_come_as_python_has_them(service):
@@ -242,15 +264,17 @@ def test_a_task_without_end_ends_with_its_time(service):
 
 
 def test_others_are_answered_while_a_task_runs_and_a_call_can_be_cancelled(service):
-    place = 5
+    """And of a repeated request only one is computed."""
+    forever = 5
     with service.client() as client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         sock.connect(("127.0.0.1", service.port))
-        call = wire.encoded(Message(wire.CALL, 7, place, tasks=2, length=8), struct.pack("<q", 5))
+        call = wire.encoded(Message(wire.CALL, 7, forever, tasks=2, length=8), struct.pack("<q", 5))
+        sock.send(call)
+        service.running(2)
         sock.send(call)
         assert client.call("add", 1, 2) == 3
-        sock.send(call)
-        assert len(service.children()) == 2, "of a repeated request only one is computed"
+        service.running(2)
         sock.send(wire.encoded(Message(wire.CANCEL, 7)))
         replies = sorted(found[0].kind for _ in range(2) if (found := wire.decoded(sock.recv(2048))))
         assert replies == [wire.REPLY | wire.CALL, wire.REPLY | wire.CANCEL]
@@ -329,25 +353,33 @@ def test_garbage_is_counted_and_does_no_harm(service):
 
 def test_a_signal_from_elsewhere_ends_no_task(service):
     """SIGUSR1 is how a thread is told that its time is over: it believes only the first thread."""
-    with service.client() as client:
+    with service.client() as client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", service.port))
+        sock.send(wire.encoded(Message(wire.CALL, 8, 5, length=8), struct.pack("<q", 5)))
+        (worker,) = service.running(1)
+        is_thread = os.path.exists(f"/proc/{service.process.pid}/task/{worker}")
+        group = service.process.pid if is_thread else worker
+        assert ctypes.CDLL(None).tgkill(group, worker, signal.SIGUSR1) == 0
         service.process.send_signal(signal.SIGUSR1)
         assert client.call("add", 1, 1) == 2
+        assert service.running(1) == [worker]
+        sock.send(wire.encoded(Message(wire.CANCEL, 8)))
+        service.running(0)
 
 
 def test_a_process_that_is_killed_is_told_of(program):
-    service = Service(program, "--processes")
-    with service.client() as client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(5)
-        call = wire.encoded(Message(wire.CALL, 1, 5, tasks=1, length=8), struct.pack("<q", 5))
-        sock.sendto(call, ("127.0.0.1", service.port))
-        client.read(wire.HEALTH)
-        (child,) = service.children()
-        os.kill(child, signal.SIGKILL)
-        found = wire.decoded(sock.recv(2048))
-        assert found is not None
-        (outcome,) = wire.outcomes_of(found[1], 1)
-        assert outcome == (wire.ABORTED + 2, struct.pack("<Q", signal.SIGKILL))
-    assert service.end() == 0
+    with Service(program, "--processes") as service:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(5)
+            call = wire.encoded(Message(wire.CALL, 1, 5, tasks=1, length=8), struct.pack("<q", 5))
+            sock.sendto(call, ("127.0.0.1", service.port))
+            (child,) = service.running(1)
+            os.kill(child, signal.SIGKILL)
+            found = wire.decoded(sock.recv(2048))
+            assert found is not None
+            (outcome,) = wire.outcomes_of(found[1], 1)
+            assert outcome == (wire.ABORTED + 2, struct.pack("<Q", signal.SIGKILL))
+        assert service.end() == 0
 
 
 @pytest.mark.parametrize("mode", ["--threads", "--processes"])
@@ -355,36 +387,34 @@ def test_where_the_system_has_no_room_for_more_tasks_wait_or_are_refused(program
     """Addresses for a few workers only: RLIMIT_AS."""
     limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)"
     code = f"{limit}; os.execv(sys.argv[2], sys.argv[2:])"
-    some = Service(program, mode, first=(sys.executable, "-c", code, str(300 << 20)))
-    with some.client() as client:
-        assert client.run("add", [3, 4], 200) == [7] * 200
-    assert some.end() == 0
-    none = Service(program, mode, first=(sys.executable, "-c", code, str(32 << 20)))
-    with none.client() as client, pytest.raises(InputError, match="no thread or process for a task"):
-        client.call("add", 3, 4)
-    assert none.end() == 0
+    with Service(program, mode, first=(sys.executable, "-c", code, str(300 << 20))) as some:
+        with some.client() as client:
+            assert client.run("add", [3, 4], 200) == [7] * 200
+        assert some.end() == 0
+    with Service(program, mode, first=(sys.executable, "-c", code, str(32 << 20))) as none:
+        with none.client() as client, pytest.raises(InputError, match="no thread or process for a task"):
+            client.call("add", 3, 4)
+        assert none.end() == 0
 
 
 @pytest.mark.parametrize("mode", ["--threads", "--processes"])
 def test_what_runs_ends_with_the_service(program, mode):
     for how in ("asked", "killed"):
-        service = Service(program, mode)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, service.client() as client:
-            call = wire.encoded(Message(wire.CALL, 1, 5, tasks=3, length=8), struct.pack("<q", 5))
-            sock.sendto(call, ("127.0.0.1", service.port))
-            client.read(wire.HEALTH)
-            children = service.children()
-            assert len(children) == 3
-            if how == "asked":
-                client.read(wire.SHUTDOWN)
-            else:
-                service.process.kill()
-        assert service.process.wait(5) == (0 if how == "asked" else -9)
-        end = time.monotonic() + 5
-        while any(is_alive(each) for each in children):
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        service.end()
+        with Service(program, mode) as service:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, service.client() as client:
+                call = wire.encoded(Message(wire.CALL, 1, 5, tasks=3, length=8), struct.pack("<q", 5))
+                sock.sendto(call, ("127.0.0.1", service.port))
+                children = service.running(3)
+                if how == "asked":
+                    client.read(wire.SHUTDOWN)
+                else:
+                    service.process.kill()
+            assert service.process.wait(5) == (0 if how == "asked" else -9)
+            end = time.monotonic() + 5
+            while any(is_alive(each) for each in children):
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            service.end()
 
 
 def is_alive(number: int) -> bool:
@@ -399,15 +429,15 @@ def is_alive(number: int) -> bool:
 def test_a_task_has_an_arena_of_its_own(tmp_path, monkeypatch, mode):
     signature = Signature("take", (("size", "i"), ("alignment", "i")), "i")
     monkeypatch.setattr(tasks, "compiled", lambda path: tasks.Compiled(assembled(ARENA), (signature,)))
-    service = Service(written(tmp_path, build_linux.build(PRIMES).image), mode)
-    with service.client() as client:
-        for size, alignment in ((1, 1), (100, 64), (8 << 20, 4096), (1 << 20, 1 << 21)):
-            place = client.call("take", size, alignment)
-            assert place and place % alignment == 0
-        assert client.call("take", 65 << 20, 8) == 0, "more than it has"
-        assert client.call("take", (1 << 63) - 1, 8) == 0
-        assert all(client.run("take", [60 << 20, 16], 3)), "each begins with all of it"
-    assert service.end() == 0
+    with Service(written(tmp_path, build_linux.build(PRIMES).image), mode) as service:
+        with service.client() as client:
+            for size, alignment in ((1, 1), (100, 64), (8 << 20, 4096), (1 << 20, 1 << 21)):
+                place = client.call("take", size, alignment)
+                assert place and place % alignment == 0
+            assert client.call("take", 65 << 20, 8) == 0, "more than it has"
+            assert client.call("take", (1 << 63) - 1, 8) == 0
+            assert all(client.run("take", [60 << 20, 16], 3)), "each begins with all of it"
+        assert service.end() == 0
 
 
 @pytest.mark.parametrize(

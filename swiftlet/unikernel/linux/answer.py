@@ -5,7 +5,7 @@ from __future__ import annotations
 from swiftlet.unikernel.kernel import message
 from swiftlet.unikernel.kernel.message import Message
 from swiftlet.unikernel.linux import job as jobs
-from swiftlet.unikernel.linux import system
+from swiftlet.unikernel.linux import network
 from swiftlet.unikernel.linux.job import ABORTED, Job, Outcome
 from swiftlet.unikernel.metal.words import Struct, address, array, at, external, many, place, size_of, u8, u32, u64
 
@@ -15,9 +15,8 @@ LONGEST = 2048
 
 
 class Desk(Struct):
-    """socket: of which all answers are sent. sent: datagrams. tasks, cycles, errors: of all answered jobs."""
+    """sent: datagrams. tasks, cycles, errors: of all answered jobs."""
 
-    socket: u64
     sent: u64
     tasks: u64
     cycles: u64
@@ -101,7 +100,7 @@ def send_part(one: Job, part: u64) -> None:
     reply.part = part
     reply.parts = one.parts
     reply.length = one.length
-    send(size, one.peer)
+    send(size, one.peer, one.local)
 
 
 def body() -> u64:
@@ -109,10 +108,10 @@ def body() -> u64:
     return address(desk.reply) + size_of(Message)
 
 
-def send(size: u64, peer: u64) -> None:
+def send(size: u64, peer: u64, local: u64) -> None:
     """Send the reply that has been put together, with so many bytes of data."""
     desk.sent += 1
-    system.send(desk.socket, address(desk.reply), size_of(Message) + size, peer)
+    network.send(address(desk.reply), size_of(Message) + size, peer, local)
 
 
 def sum_up(one: Job, target: u64) -> None:
@@ -165,7 +164,7 @@ def refuse(one: Job, words: u64) -> None:
     asked.count = length
     asked.length = length
     memcpy(body(), words, length)
-    send(length, one.peer)
+    send(length, one.peer, one.local)
 
 
 def length_of_text(words: u64) -> u64:
@@ -177,23 +176,23 @@ def length_of_text(words: u64) -> u64:
     return length
 
 
-def tell(asked: Message, kind: u64, words: u64, peer: u64) -> None:
+def tell(asked: Message, kind: u64, words: u64) -> None:
     """A short reply, with a text or without one."""
     length = 0
     if words:
         length = length_of_text(words)
-    reply_with(asked, kind, words, length, length, peer)
+    reply_with(asked, kind, words, length, length)
 
 
-def page(asked: Message, source: u64, length: u64, peer: u64) -> None:
+def page(asked: Message, source: u64, length: u64) -> None:
     """Reply with the part of something that is asked for."""
     start = asked.part * message.PART
     size = 0 if start >= length else length - start
-    reply_with(asked, asked.kind | message.REPLY, source + start, size, length, peer)
+    reply_with(asked, asked.kind | message.REPLY, source + start, size, length)
 
 
-def reply_with(asked: Message, kind: u64, source: u64, size: u64, length: u64, peer: u64) -> None:
-    """Reply to a message: its own header with another kind, and data."""
+def reply_with(asked: Message, kind: u64, source: u64, size: u64, length: u64) -> None:
+    """Reply to the message that has come last: its own header with another kind, and data."""
     shown = size if size < message.PART else message.PART
     memcpy(address(desk.reply), address(asked), size_of(Message))
     reply = at(Message, address(desk.reply))
@@ -201,4 +200,4 @@ def reply_with(asked: Message, kind: u64, source: u64, size: u64, length: u64, p
     reply.count = 0
     reply.length = length
     memcpy(body(), source, shown)
-    send(shown, peer)
+    send(shown, network.network.peer, network.network.local)

@@ -38,6 +38,9 @@ STACK = 256 << 10
 ARENA = 64 << 20
 """Bytes of a task's arena: of addresses, for memory is what the task touches."""
 
+_SMALL = 2 << 20
+"""Bytes at an arena's beginning for which no large page is used: most tasks need little."""
+
 _KEPT = 256 << 10
 """Bytes of an arena that the next thread finds as they are; what was touched beyond is given back."""
 
@@ -174,7 +177,7 @@ def make(worker: Worker) -> bool:
         if system.guard(crew.region + ALTERNATE) < 0:
             system.give_back(crew.region, ALTERNATE + system.PAGE + STACK + ARENA)
             return False
-        system.advise(crew.region, ALTERNATE + system.PAGE + STACK, system.SMALL_PAGES)
+        system.advise(crew.region, ALTERNATE + system.PAGE + STACK + _SMALL, system.SMALL_PAGES)
     worker.me = address(worker)
     worker.alternate = crew.region
     worker.stack = crew.region + ALTERNATE + system.PAGE + STACK

@@ -74,7 +74,7 @@ def gather() -> None:
     told.received = state.received
     told.sent = desk.sent
     told.memory = system.memory_of_host()
-    told.memory_left = system.scratch.information[5]
+    told.memory_left = system.information[5]
     told.tasks = desk.tasks
     told.cycles = desk.cycles
     told.errors = desk.errors

@@ -7,7 +7,7 @@ to all processes, so that a task writes there in either mode.
 from __future__ import annotations
 
 from swiftlet.unikernel.linux import system
-from swiftlet.unikernel.metal.words import Shared, address, array, at, u64, unsigned
+from swiftlet.unikernel.metal.words import Shared, Struct, address, array, at, place, u64, unsigned
 
 JOBS = 64
 FREE, FILLING, READY, ANSWERED = 0, 1, 2, 3
@@ -28,6 +28,9 @@ OUTCOME = 64
 NEXT, DONE = 0, 1
 """Places in `Job.counts`: tasks that were started, and that have ended."""
 
+MUCH = 128 << 20
+"""Bytes of all mappings above which answers that were sent are forgotten."""
+
 _LEAST = 64 << 10
 _KEPT = 1 << 20
 """Bytes of a mapping: it is never smaller; a larger one than `_KEPT` is not kept for the next call."""
@@ -37,7 +40,8 @@ class Job(Shared):
     """A call. function: of its tasks. arguments, length: what each gets. outcomes: one for each task.
 
     room: bytes for each task's result, of which the first lies at `results`. deadline: of the monotonic clock in
-    nanoseconds, 0 for none. peer: the first eight bytes of a struct sockaddr_in. memory, bytes: its mapping.
+    nanoseconds, 0 for none. peer: the first eight bytes of a struct sockaddr_in. local: the address of ours
+    at which it was asked for. memory, bytes: its mapping.
     """
 
     state: u64
@@ -51,6 +55,7 @@ class Job(Shared):
     failed: u64
     id: u64
     peer: u64
+    local: u64
     began: u64
     task: u64
     flags: u64
@@ -76,7 +81,14 @@ class Outcome(Shared):
     spare2: u64
 
 
+class Held(Struct):
+    """bytes: of all jobs' mappings."""
+
+    bytes: u64
+
+
 jobs = array(Job, JOBS)
+held = place(Held)
 
 
 def outcome_of(job: Job, ticket: u64) -> Outcome:
@@ -93,16 +105,38 @@ def make_room(job: Job, size: u64) -> bool:
     """Give a job memory; whether there is any. What it had is used again where it fits."""
     if job.memory and size <= job.bytes and job.bytes <= _KEPT:
         return True
-    if job.memory:
-        system.give_back(job.memory, job.bytes)
-        job.memory = 0
+    let_go(job)
+    drop_answers()
     wanted = (size if size > _LEAST else _LEAST) + system.PAGE - 1 & ~(system.PAGE - 1)
     found = system.common_memory(wanted)
     if found < 0:
         return False
     job.memory = unsigned(found)
     job.bytes = wanted
+    held.bytes += wanted
     return True
+
+
+def let_go(job: Job) -> None:
+    """Give a job's memory back."""
+    if job.memory:
+        system.give_back(job.memory, job.bytes)
+        held.bytes -= job.bytes
+        job.memory = 0
+
+
+def drop_answers() -> None:
+    """Forget answers, the oldest first, as long as all jobs have more memory than they should."""
+    while held.bytes > MUCH:
+        oldest = 0
+        for i in range(JOBS):
+            one = jobs[i]
+            if one.state == ANSWERED and one.memory and (oldest == 0 or one.sequence < at(Job, oldest).sequence):
+                oldest = address(one)
+        if oldest == 0:
+            return
+        at(Job, oldest).state = FREE
+        let_go(at(Job, oldest))
 
 
 def find(id_: u64, peer: u64) -> u64:

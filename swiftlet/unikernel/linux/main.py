@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from swiftlet.unikernel.linux import answer, console, crew, fault, options, request, system
+from swiftlet.unikernel.linux import answer, console, crew, fault, network, options, request, system
 from swiftlet.unikernel.linux import job as jobs
-from swiftlet.unikernel.linux.answer import desk
 from swiftlet.unikernel.linux.figures import state
 from swiftlet.unikernel.linux.job import ANSWERED, DONE, FREE, JOBS, NEXT, READY, Job
 from swiftlet.unikernel.linux.system import Time
@@ -66,14 +65,14 @@ def linux_main(stack: u64) -> None:
     crew.begin()
     signals = needed(fault.begin(), text("signals are"))
     chosen = options.options
-    desk.socket = needed(system.socket(chosen.address, chosen.port), text("the port is"))
-    listen(_SOCKET, desk.socket)
+    socket = needed(network.begin(chosen.address, chosen.port), text("the port is"))
+    listen(_SOCKET, socket)
     listen(_SIGNALS, signals)
     listen(_BELL, bell.file)
     console.say(text("ready on "))
     console.say_address(chosen.address)
     console.put(ord(":"))
-    console.say_number(system.port_of(desk.socket))
+    console.say_number(network.port())
     console.say(text(", a process for each task") if chosen.processes else text(", a thread for each task"))
     console.end(console.OUTPUT)
     while True:

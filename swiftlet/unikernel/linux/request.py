@@ -9,7 +9,7 @@ from swiftlet.unikernel.kernel import message
 from swiftlet.unikernel.kernel.message import Message
 from swiftlet.unikernel.linux import answer, crew, figures, system
 from swiftlet.unikernel.linux import job as jobs
-from swiftlet.unikernel.linux.answer import desk, memcpy, page, tell
+from swiftlet.unikernel.linux.answer import memcpy, page, tell
 from swiftlet.unikernel.linux.figures import state
 from swiftlet.unikernel.linux.job import (
     ANSWERED,
@@ -22,6 +22,8 @@ from swiftlet.unikernel.linux.job import (
     READY,
     Job,
 )
+from swiftlet.unikernel.linux.network import network
+from swiftlet.unikernel.linux.network import receive as receive_datagram
 from swiftlet.unikernel.metal.words import (
     Struct,
     address,
@@ -55,10 +57,9 @@ class Task(Struct):
 
 
 class Datagram(Struct):
-    """What has come. peer: the first eight bytes of a struct sockaddr_in."""
+    """What has come."""
 
     length: u64
-    peer: u64
     bytes = array(u8, answer.LONGEST)
 
 
@@ -72,11 +73,10 @@ def memset(target: u64, byte: u64, count: u64) -> u64:
 
 def receive() -> bool:
     """Take the next datagram, if one is there, and do what it asks for."""
-    length = system.receive(desk.socket, address(datagram.bytes), answer.LONGEST)
+    length = receive_datagram(address(datagram.bytes), answer.LONGEST)
     if length < 0:
         return False
     datagram.length = unsigned(length)
-    datagram.peer = many(u64, address(system.scratch.source))[0]
     state.received += 1
     handle()
     return True
@@ -92,18 +92,18 @@ def handle() -> None:
     if kind == message.CALL:
         call_(asked)
     elif kind == message.DESCRIBE:
-        page(asked, symbol("service_description"), many(u64, symbol("service_length"))[0], datagram.peer)
+        page(asked, symbol("service_description"), many(u64, symbol("service_length"))[0])
     elif kind == message.STATISTICS:
         figures.gather()
-        page(asked, address(figures.told), figures.size(), datagram.peer)
+        page(asked, address(figures.told), figures.size())
     elif kind == message.HEALTH:
-        page(asked, 0, 0, datagram.peer)
+        page(asked, 0, 0)
     elif kind == message.FETCH:
         fetch(asked)
     elif kind == message.CANCEL:
         cancel(asked)
     elif kind == message.SHUTDOWN:
-        page(asked, 0, 0, datagram.peer)
+        page(asked, 0, 0)
         system.exit_all(0)
     else:
         state.malformed += 1
@@ -111,19 +111,19 @@ def handle() -> None:
 
 def call_(asked: Message) -> None:
     """A call, or a part of one."""
-    known = jobs.find(asked.id, datagram.peer)
+    known = jobs.find(asked.id, network.peer)
     if known:
         again(asked, at(Job, known))
         return
     wrong = refusal(asked)
     if wrong:
         state.refused += 1
-        tell(asked, message.REFUSED, wrong, datagram.peer)
+        tell(asked, message.REFUSED, wrong)
         return
     place_ = vacant()
     if place_ == 0 or not fill(at(Job, place_), asked):
         state.busy += 1
-        tell(asked, message.BUSY, text("every place is taken"), datagram.peer)
+        tell(asked, message.BUSY, text("every place is taken"))
         return
     state.calls += 1
     add_part(at(Job, place_), asked)
@@ -189,7 +189,8 @@ def fill(one: Job, asked: Message) -> bool:
     one.outcomes = one.arguments + arguments
     one.results = one.outcomes + asked.count * OUTCOME
     one.id = asked.id
-    one.peer = datagram.peer
+    one.peer = network.peer
+    one.local = network.local
     one.task = asked.task
     one.flags = asked.flags
     one.deadline = asked.deadline
@@ -215,7 +216,7 @@ def add_part(one: Job, asked: Message) -> None:
             one.missing += 1
     if one.missing < one.parts:
         asked.part = one.missing
-        tell(asked, message.WANTED, 0, datagram.peer)
+        tell(asked, message.WANTED, 0)
         return
     memset(one.outcomes, 0, one.count * OUTCOME)
     if one.deadline:
@@ -225,14 +226,14 @@ def add_part(one: Job, asked: Message) -> None:
 
 def fetch(asked: Message) -> None:
     """Send one part of an answer once more."""
-    known = jobs.find(asked.id, datagram.peer)
+    known = jobs.find(asked.id, network.peer)
     if known and at(Job, known).state == ANSWERED and asked.part < at(Job, known).parts:
         answer.send_part(at(Job, known), asked.part)
 
 
 def cancel(asked: Message) -> None:
     """End a job's tasks, as when its time is over."""
-    known = jobs.find(asked.id, datagram.peer)
+    known = jobs.find(asked.id, network.peer)
     if known and at(Job, known).state == READY:
         at(Job, known).deadline = 1
-    page(asked, 0, 0, datagram.peer)
+    page(asked, 0, 0)

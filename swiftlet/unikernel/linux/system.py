@@ -11,25 +11,19 @@ from swiftlet.unikernel.metal.words import (
     array,
     at,
     i64,
-    many,
-    place,
-    size_of,
-    swap16,
-    swap32,
     system_call,
-    u16,
-    u32,
     u64,
-    unsigned,
 )
 
 READ, WRITE, MMAP, MPROTECT, MUNMAP = 0, 1, 9, 10, 11
 SIGNAL_ACTION, SIGNAL_MASK, ADVISE, PID, SOCKET = 13, 14, 28, 39, 41
-SEND_TO, RECEIVE_FROM, BIND, SOCKET_NAME, EXIT = 44, 45, 49, 51, 60
+SEND, RECEIVE, BIND, SOCKET_NAME, SOCKET_OPTION, EXIT = 46, 47, 49, 51, 54, 60
 WAIT, KILL, SYSTEM_INFORMATION, PARENT, ALTERNATE_STACK = 61, 62, 99, 110, 131
 PROCESS_CONTROL, ARCHITECTURE, FUTEX, CLOCK, EXIT_ALL = 157, 158, 202, 228, 231
 KILL_THREAD, POLL, SIGNAL_FILE, EVENT_FILE = 234, 271, 289, 290
-"""arch/x86/entry/syscalls/syscall_64.tbl; POLL is ppoll(2), KILL_THREAD tgkill(2), WAIT wait4(2)."""
+"""arch/x86/entry/syscalls/syscall_64.tbl. SEND is sendmsg(2), RECEIVE recvmsg(2), POLL ppoll(2), KILL_THREAD
+tgkill(2), WAIT wait4(2).
+"""
 
 PAGE = 4096
 
@@ -42,8 +36,6 @@ SECOND, MILLISECOND = 1_000_000_000, 1_000_000
 """In nanoseconds."""
 
 _MONOTONIC = 1
-_INTERNET, _DATAGRAMS, _CLOSED_BY_EXEC = 2, 2, 0x80000
-_AT_ONCE, _WHOLE_LENGTH = 0x40, 0x20  # MSG_DONTWAIT, MSG_TRUNC
 _SET_FS = 0x1002  # arch_prctl(2): ARCH_SET_FS
 
 
@@ -54,26 +46,8 @@ class Time(Struct):
     nanoseconds: u64
 
 
-class Internet(Struct):
-    """struct sockaddr_in. port, host: in network order."""
-
-    family: u16
-    port: u16
-    host: u32
-    zero: u64
-
-
-class Scratch(Struct):
-    """What a call of the first thread reads or writes. Others have their own."""
-
-    time = place(Time)
-    source = place(Internet)
-    target = place(Internet)
-    lengths = array(u32, 2)
-    information = array(u64, 16)
-
-
-scratch = place(Scratch)
+information = array(u64, 16)
+"""What `memory_of_host` has read: struct sysinfo."""
 
 
 def exit_all(status: u64) -> None:
@@ -130,39 +104,7 @@ def thread_pointer(place_: u64) -> None:
     system_call(ARCHITECTURE, _SET_FS, place_)
 
 
-def socket(host: u64, port: u64) -> i64:
-    """A socket for datagrams at an address, both in the host's order: socket(2), bind(2), ip(7)."""
-    made = system_call(SOCKET, _INTERNET, _DATAGRAMS | _CLOSED_BY_EXEC, 0)
-    if made < 0:
-        return made
-    scratch.target.family = _INTERNET
-    scratch.target.port = swap16(port)
-    scratch.target.host = swap32(host)
-    refused = system_call(BIND, unsigned(made), address(scratch.target), size_of(Internet))
-    return refused if refused < 0 else made
-
-
-def port_of(file: u64) -> u64:
-    """The port of a socket, in the host's order: getsockname(2)."""
-    scratch.lengths[0] = size_of(Internet)
-    system_call(SOCKET_NAME, file, address(scratch.source), address(scratch.lengths))
-    return swap16(scratch.source.port)
-
-
-def receive(file: u64, start: u64, length: u64) -> i64:
-    """The next datagram, if one is there; `scratch.source` is from where. Returns its whole length: recvfrom(2)."""
-    scratch.lengths[0] = size_of(Internet)
-    source = address(scratch.source)
-    return system_call(RECEIVE_FROM, file, start, length, _AT_ONCE | _WHOLE_LENGTH, source, address(scratch.lengths))
-
-
-def send(file: u64, start: u64, length: u64, peer: u64) -> i64:
-    """Send a datagram. peer: the first eight bytes of a struct sockaddr_in: sendto(2)."""
-    many(u64, address(scratch.target))[0] = peer
-    return system_call(SEND_TO, file, start, length, 0, address(scratch.target), size_of(Internet))
-
-
 def memory_of_host() -> u64:
-    """Bytes of memory that the host has; free ones lie behind it in `scratch.information`: sysinfo(2)."""
-    system_call(SYSTEM_INFORMATION, address(scratch.information))
-    return scratch.information[4]
+    """Bytes of memory that the host has; those that are free lie behind it in `information`: sysinfo(2)."""
+    system_call(SYSTEM_INFORMATION, address(information))
+    return information[4]
