@@ -293,6 +293,31 @@ def test_a_sum_is_made_by_the_service(service):
     assert found is not None and struct.unpack("<qq", found[1]) == (18, 0)
 
 
+def test_requests_of_two_callers_are_two(service):
+    """Also where both have the same number."""
+    answers = []
+    for value in (1, 2):
+        message = Message(wire.CALL, 12345, length=16)
+        answers.append(service.ask(wire.encoded(message, struct.pack("<qq", value, value)))[-8:])
+    assert answers == [struct.pack("<q", 2), struct.pack("<q", 4)]
+
+
+def test_an_answer_says_whether_a_task_failed(service):
+    """Also in a place that another call has had before."""
+    for value in [9] * 70 + [1] * 70:
+        message = Message(wire.CALL, random.getrandbits(60), 4, length=8)
+        found = wire.decoded(service.ask(wire.encoded(message, struct.pack("<q", value))))
+        assert found is not None and found[0].deadline == (value > 3)
+
+
+def test_a_service_whose_parent_ignored_its_children_has_its_own(program):
+    code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    with Service(program, "--processes", first=(sys.executable, "-c", code)) as service:
+        with service.client() as client:
+            assert client.run("add", [1, 1], 3) == [2] * 3
+        assert service.end() == 0
+
+
 def test_arguments_in_parts_are_asked_for_one_after_the_other(service):
     with service.client() as client:
         (outcome,) = client.outcomes(0, bytes(5000), 1)

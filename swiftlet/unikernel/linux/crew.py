@@ -80,13 +80,13 @@ def start_worker(flags: u64, stack: u64, told: u64, cleared: u64, worker: u64) -
     raise NotImplementedError
 
 
-def begin() -> None:
-    """Make the first thread known to the handler of signals: it has no task."""
+def begin() -> i64:
+    """Make the first thread known to the handler of signals: it has no task. Returns the bell's file: eventfd(2)."""
     first.me = address(first)
     system.thread_pointer(address(first))
     bell.process = unsigned(system_call(system.PID))
     bell.one = 1
-    bell.file = unsigned(system_call(system.EVENT_FILE, 0, _AT_ONCE | _CLOSED_BY_EXEC))
+    return system_call(system.EVENT_FILE, 0, _AT_ONCE | _CLOSED_BY_EXEC)
 
 
 def start_waiting() -> u64:

@@ -62,7 +62,7 @@ def linux_main(stack: u64) -> None:
     """Where the program begins. stack: where the number of its arguments lies."""
     options.read(stack)
     state.started = counter()
-    crew.begin()
+    bell.file = needed(crew.begin(), text("events are"))
     signals = needed(fault.begin(), text("signals are"))
     chosen = options.options
     socket = needed(network.begin(chosen.address, chosen.port), text("the port is"))
