@@ -146,11 +146,13 @@ COMMANDS = (
         ),
         about=(
             "PROGRAM is a Python file with functions that are marked with @task, and one service of them. It is\n"
-            "compiled and linked by numba and llvmlite; no compiler and no linker of this host is needed."
+            "compiled and linked by numba and llvmlite; no compiler and no linker of this host is needed.\n"
+            "Of the target linux the image is a program: ./primes [--threads|--processes] [--port NUMBER]\n"
+            "[--address ADDRESS]. It is called as a unikernel is, and runs each task as a thread or as a process."
         ),
         examples=(
             "swiftlet unikernel build primes.py -o primes.elf",
-            "swiftlet unikernel build primes.py --target linux -o primes && ./primes --processes --port 7000",
+            "swiftlet unikernel build primes.py --target linux -o primes",
         ),
     ),
     Command(
