@@ -340,8 +340,9 @@ method ImageBuild(
   compress: ?bool
 ) -> (progress: ?Progress, images: ?[]DiskImage, kernel: ?string)
 
-# An image of a program of tasks, that a machine starts by itself. path: of the program, and of the image, absolute.
-method UnikernelBuild(path: string) -> (progress: ?Progress, unikernel: ?Unikernel, reused: ?bool)
+# A program of tasks as an image that a machine starts by itself, or (target: linux) as a static program of Linux with
+# the same tasks. path: of the program, and of what is made of it, absolute.
+method UnikernelBuild(path: string, target: ?string) -> (progress: ?Progress, unikernel: ?Unikernel, reused: ?bool)
 
 # Starts two throw-away copies of a virtual machine (or of a workload): one as it is, one that is looked into.
 method BootProfile(guest: ?string, workload: ?object) -> (progress: ?Progress, profile: ?object)

@@ -228,9 +228,10 @@ class BootProfile(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class UnikernelBuild(msgspec.Struct, forbid_unknown_fields=True):
-    """path: absolute, of a Python file with tasks."""
+    """path: absolute, of a Python file with tasks. target: unikernel or linux."""
 
     path: str
+    target: str = "unikernel"
 
 
 class ImageBuild(msgspec.Struct, forbid_unknown_fields=True):

@@ -22,15 +22,15 @@ _NAMES = {"i": "int", "f": "float", "b": "bool"}
 
 def build(parsed: Parsed) -> int:
     """Build a program's image, and copy it where it is wanted."""
-    path = os.path.abspath(parsed.arguments[0])
+    wanted = {"path": os.path.abspath(parsed.arguments[0]), "target": parsed.one("target", "unikernel")}
     begin = time.monotonic()
     with Client() as client:
-        answer = last_of(client, "UnikernelBuild", {"path": path}, quiet=parsed.on("quiet") or parsed.on("json"))
+        answer = last_of(client, "UnikernelBuild", wanted, quiet=parsed.on("quiet") or parsed.on("json"))
     unikernel = answer["unikernel"]
     output = unikernel["path"]
     if parsed.on("output"):
         output = os.path.abspath(parsed.one("output"))
-        _copy(unikernel["path"], output)
+        _copy(unikernel["path"], output, executable=wanted["target"] == "linux")
     if parsed.on("json"):
         print_json({**unikernel, "path": output, "reused": answer["reused"]})
     elif parsed.on("quiet"):
@@ -43,10 +43,12 @@ def build(parsed: Parsed) -> int:
     return 0
 
 
-def _copy(source: str, target: str) -> None:
+def _copy(source: str, target: str, *, executable: bool) -> None:
     interim = f"{target}.{os.getpid()}.new"
     try:
         shutil.copyfile(source, interim)
+        if executable:
+            os.chmod(interim, 0o755)
         os.rename(interim, target)
     except OSError as error:
         raise InputError(f"-o {target}: {error.strerror}") from None
@@ -134,18 +136,24 @@ COMMANDS = (
         "unikernel build",
         "Build a program of tasks as an image that boots by itself.",
         build,
-        usage="PROGRAM [-o PATH]",
+        usage="PROGRAM [-o PATH] [--target linux]",
         arguments=(1, 1),
         options=(
+            Option("--target", "unikernel, or linux: a static program of Linux with the same tasks", "TARGET"),
             Option("-o --output", "copy the image there", "PATH"),
             Option("-q --quiet", "print the image's path only"),
             JSON,
         ),
         about=(
             "PROGRAM is a Python file with functions that are marked with @task, and one service of them. It is\n"
-            "compiled and linked by numba and llvmlite; no compiler and no linker of this host is needed."
+            "compiled and linked by numba and llvmlite; no compiler and no linker of this host is needed.\n"
+            "Of the target linux the image is a program: ./primes [--threads|--processes] [--port NUMBER]\n"
+            "[--address ADDRESS]. It is called as a unikernel is, and runs each task as a thread or as a process."
         ),
-        examples=("swiftlet unikernel build primes.py -o primes.elf",),
+        examples=(
+            "swiftlet unikernel build primes.py -o primes.elf",
+            "swiftlet unikernel build primes.py --target linux -o primes",
+        ),
     ),
     Command(
         "unikernel call",

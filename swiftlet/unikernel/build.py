@@ -42,12 +42,12 @@ def check_host() -> None:
             raise HostError(f"no {name} here to build unikernels with", "pip install 'swiftlet[unikernel]'") from None
 
 
-def digest_of(path: str) -> str:
-    """What an image is named by: the program, this package's sources and the versions of what compiles them.
+def digest_of(path: str, target: str = "unikernel") -> str:
+    """What an image is named by: program, target, this package's sources and the versions of what compiles them.
 
     Raises InputError where the program cannot be read.
     """
-    summed = hashlib.sha256()
+    summed = hashlib.sha256(f"{target}\0".encode())
     try:
         with open(path, "rb") as file:
             summed.update(file.read())
@@ -85,14 +85,23 @@ def build(path: str, progress: Progress = lambda text, done, total: None) -> Bui
     runtime = compiled(runtime_for.modules_for(needed), kept=runtime_for.kept_for(needed))
     objects.insert(2, elf.parse(runtime, "runtime"))
     progress("link", 2, 3)
+    return whole(objects, program.signatures, lambda objects: link.linked(objects, ENTRY))
 
-    def linked(functions: Sequence[elf.Named]) -> link.Image:
-        table = assembled(tables(program.signatures, functions))
-        return link.linked([*objects, elf.parse(table, "tables")], ENTRY)
+
+def whole(
+    objects: Sequence[elf.Object],
+    signatures: tuple[Signature, ...],
+    linked: Callable[[Sequence[elf.Object]], link.Image],
+) -> Built:
+    """Objects and the tables of what is in them, linked. Raises KernelError."""
+    from swiftlet.unikernel.metal.assemble import assembled
+
+    def described_by(functions: Sequence[elf.Named]) -> link.Image:
+        return linked([*objects, elf.parse(assembled(tables(signatures, functions)), "tables")])
 
     # Code comes first, so the functions lie where they lie, whatever is told of them behind it.
-    image = linked(linked(()).symbols)
-    return Built(image.data, program.signatures, image.symbols)
+    image = described_by(described_by(()).symbols)
+    return Built(image.data, signatures, image.symbols)
 
 
 def shared(memory: Sequence[tuple[str, int]]) -> str:

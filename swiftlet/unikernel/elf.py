@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from swiftlet.model.error import BadElfError
@@ -15,6 +16,9 @@ WRITE, ALLOC, EXECUTE = 1, 2, 4
 
 FUNCTION = 2
 """The type of a symbol that is a function (STT_FUNC)."""
+
+PLAIN_STACK = (0x6474E551, 6, 0, 0, 0, 0, 0, 16)
+"""A program header, PT_GNU_STACK: Linux makes a stack that is not executable only for an image that has it."""
 
 _LOCAL, _GLOBAL = 0, 1
 _UNDEFINED, _ABSOLUTE = 0, 0xFFF1
@@ -146,12 +150,21 @@ def _relocations(data: bytes) -> tuple[Relocation, ...]:
     )
 
 
-def executable(segments: list[Segment], entry: int, note: tuple[int, int] | None, symbols: list[Named]) -> bytes:
-    """An image for a loader. note: address and size of one that says where to enter it. symbols: for debuggers."""
+def executable(
+    segments: list[Segment],
+    entry: int,
+    note: tuple[int, int] | None,
+    symbols: list[Named],
+    further: Sequence[tuple[int, ...]] = (),
+) -> bytes:
+    """An image for a loader. note: address and size of one that says where to enter it. symbols: for debuggers.
+
+    further: program headers of what lies nowhere in the image.
+    """
     page = 0x1000
-    count = len(segments) + (note is not None)
+    count = len(segments) + (note is not None) + len(further)
     image = bytearray(_HEADER.size + count * _PROGRAM.size)
-    headers, offsets = [], []
+    headers, offsets = [*further], []
     for each in segments:
         image += bytes(-len(image) % page if each.data else 0)
         offset = len(image) + (each.address % page if each.data else 0)

@@ -48,8 +48,11 @@ class Image(NamedTuple):
     symbols: tuple[Named, ...]
 
 
-def linked(objects: Sequence[Object], entry: str, base: int = BASE) -> Image:
-    """Link objects; sections lie in their order. Raises KernelError for what is undefined or out of reach."""
+def linked(objects: Sequence[Object], entry: str, base: int = BASE, further: Sequence[tuple[int, ...]] = ()) -> Image:
+    """Link objects; sections lie in their order. further: program headers (`elf.executable`).
+
+    Raises KernelError for what is undefined or out of reach.
+    """
     placed, bounds = _laid_out(objects, base)
     where = {(each.object, each.number): each.address for each in placed}
     known = _globals(objects, where) | bounds
@@ -60,7 +63,8 @@ def linked(objects: Sequence[Object], entry: str, base: int = BASE) -> Image:
     note = next(((each.address, each.section.size) for each in placed if each.section.name == _NOTE), None)
     symbols = _functions(objects, where)
     shown = [*symbols, *(Named(name, 0, value, 0) for name, value in bounds.items())]
-    return Image(executable([each for each in segments if each.size], known[entry], note, shown), tuple(symbols))
+    used = [each for each in segments if each.size]
+    return Image(executable(used, known[entry], note, shown, further), tuple(symbols))
 
 
 def _class_of(section: Section) -> int:

@@ -168,3 +168,11 @@ def test_what_the_dialect_has_not_is_refused_with_its_line(compiled, text, compl
     with pytest.raises(KernelError) as told:
         compiled(text)
     assert complaint in str(told.value)
+
+
+def test_fs_is_where_a_threads_own_begins(compiled):
+    """The ABI's own use of it: the first quadword there is its address, which pthread_self(3) returns."""
+    find = compiled("@export\ndef own() -> u64:\n    return fs(0)\n")
+    mine = ctypes.CDLL(None).pthread_self
+    mine.restype = ctypes.c_uint64
+    assert ctypes.CFUNCTYPE(ctypes.c_uint64)(find("own"))() == mine()

@@ -104,8 +104,11 @@ def _cpuid(build: ir.IRBuilder, leaf: Any, sub: Any, register: Any) -> Any:
     return build.zext(build.extract_value(told, int(register.constant)), WORD)
 
 
-def _gs(build: ir.IRBuilder, offset: Any) -> Any:
-    return build.asm(ir.FunctionType(WORD, [WORD]), "movq %gs:($1), $0", "=r,r", [offset], True)
+def _own(segment: str) -> Callable[..., Any]:
+    def make(build: ir.IRBuilder, offset: Any) -> Any:
+        return build.asm(ir.FunctionType(WORD, [WORD]), f"movq %{segment}:($1), $0", "=r,r", [offset], True)
+
+    return make
 
 
 def _call(build: ir.IRBuilder, address: Any, *codes: Any) -> Any:
@@ -183,7 +186,8 @@ WORDS: dict[str, Maker] = {
         lambda build: build.asm(ir.FunctionType(WORD, []), "movq %cr2, $0", "=r", [], True), U64
     ),
     "load_page_tables": Maker(_plain("movq $0, %cr3", arguments="r"), NOTHING),
-    "gs": Maker(_gs),
+    "fs": Maker(_own("fs")),
+    "gs": Maker(_own("gs")),
     "call": Maker(_call),
     "repeat_move": Maker(
         _plain(

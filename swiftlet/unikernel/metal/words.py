@@ -263,6 +263,11 @@ def gs(offset: int) -> u64:
     raise NotImplementedError
 
 
+def fs(offset: int) -> u64:
+    """A quadword of this thread's own structure."""
+    raise NotImplementedError
+
+
 def repeat_move(target: int, source: int, count: int) -> None:
     """`rep movsb`."""
 
