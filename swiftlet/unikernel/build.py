@@ -10,11 +10,14 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swiftlet.model.error import HostError, InputError
 from swiftlet.unikernel import elf, link, runtime_for
 from swiftlet.unikernel.signature import Signature, described
+
+if TYPE_CHECKING:
+    from swiftlet.unikernel.compile import Compiled
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ENTRY = "pvh_entry"
@@ -73,19 +76,25 @@ def build(path: str, progress: Progress = lambda text, done, total: None) -> Bui
     progress("kernel", 1, 3)
     with open(f"{HERE}/kernel/boot.S") as file:
         boot = assembled(file.read())
-    objects = [
-        elf.parse(boot, "boot"),
-        elf.parse(compiled(_KERNEL, INTEGERS_ONLY), "kernel"),
-        elf.parse(program.object, "tasks"),
-    ]
-    objects.append(elf.parse(assembled(shared(program.shared)), "shared"))
-    have = [each.defined for each in objects if each.name != "tasks"]
-    runtime_for.check(path, objects[2].undefined, set().union(*have))
-    needed = {name for each in objects for name in each.undefined}
-    runtime = compiled(runtime_for.modules_for(needed), kept=runtime_for.kept_for(needed))
-    objects.insert(2, elf.parse(runtime, "runtime"))
+    own = [elf.parse(boot, "boot"), elf.parse(compiled(_KERNEL, INTEGERS_ONLY), "kernel")]
+    objects = with_runtime(path, own, program)
     progress("link", 2, 3)
     return whole(objects, program.signatures, lambda objects: link.linked(objects, ENTRY))
+
+
+def with_runtime(path: str, own: Sequence[elf.Object], program: Compiled) -> list[elf.Object]:
+    """What starts tasks, the tasks, the memory that they share, and of the runtime what all of them need.
+
+    Raises InputError for a task that needs what there is not.
+    """
+    from swiftlet.unikernel.metal.assemble import assembled, compiled
+
+    tasks = elf.parse(program.object, "tasks")
+    memory = elf.parse(assembled(shared(program.shared)), "shared")
+    runtime_for.check(path, tasks.undefined, set().union(memory.defined, *(each.defined for each in own)))
+    needed = tasks.undefined.union(*(each.undefined for each in own))
+    runtime = compiled(runtime_for.modules_for(needed), kept=runtime_for.kept_for(needed))
+    return [*own, elf.parse(runtime, "runtime"), tasks, memory]
 
 
 def whole(

@@ -6,7 +6,7 @@ Needs no compiler, assembler, linker or C library of the host's, as `build`. The
 from __future__ import annotations
 
 from swiftlet.unikernel import elf, link
-from swiftlet.unikernel.build import _RUNTIME, HERE, Built, Progress, check_host, whole
+from swiftlet.unikernel.build import HERE, Built, Progress, check_host, whole, with_runtime
 
 BASE = 0x400000
 """Where Linux's own linkers place a static program: far above what vm.mmap_min_addr forbids."""
@@ -27,11 +27,6 @@ def build(path: str, progress: Progress = lambda text, done, total: None) -> Bui
     progress("service", 1, 3)
     with open(f"{HERE}/linux/start.S") as file:
         start = assembled(file.read())
-    objects = [
-        elf.parse(start, "start"),
-        elf.parse(compiled(_SERVICE), "service"),
-        elf.parse(compiled(_RUNTIME), "runtime"),
-        elf.parse(program.object, "tasks"),
-    ]
+    objects = with_runtime(path, [elf.parse(start, "start"), elf.parse(compiled(_SERVICE), "service")], program)
     progress("link", 2, 3)
     return whole(objects, program.signatures, lambda each: link.linked(each, ENTRY, BASE, (elf.PLAIN_STACK,)))

@@ -21,12 +21,9 @@ from elftools.elf.elffile import ELFFile
 from swiftlet.model.error import InputError
 from swiftlet.unikernel import build as unikernel
 from swiftlet.unikernel import build_linux, elf, wire
-from swiftlet.unikernel import compile as tasks
 from swiftlet.unikernel.client import Client
 from swiftlet.unikernel.failure import DeadlineError
 from swiftlet.unikernel.figures import figures_of
-from swiftlet.unikernel.metal.assemble import assembled
-from swiftlet.unikernel.signature import Signature
 from swiftlet.unikernel.wire import Message
 
 TREE = Path(__file__).resolve().parents[2]
@@ -67,30 +64,24 @@ app = service(add, divide, odd, depth, refuses, forever)
 """
 
 ARENA = """
-    .text
-    .globl task_0
-    .type task_0, @function
-task_0:                             # take(size, alignment): where it lies, after its first and last byte are written
-    push %rbx
-    push %r12
-    push %r13
-    mov %rdi, %rbx
-    mov %r8, %r12
-    mov (%rdx), %r13
-    mov 8(%rdx), %rsi
-    mov (%rdx), %rdi
-    call arena_take
-    test %rax, %rax
-    jz 1f
-    movb $1, (%rax)
-    movb $1, -1(%rax,%r13)
-1:  mov %rax, (%r12)
-    movq $8, (%rbx)
-    xor %eax, %eax
-    pop %r13
-    pop %r12
-    pop %rbx
-    ret
+import numpy as np
+from swiftlet.unikernel import service, task
+
+@task
+def take(n: int) -> int:
+    a = np.zeros(n // 8)
+    a[0] = 1.0
+    a[len(a) - 1] = 2.0
+    return len(a)
+
+@task
+def again(n: int) -> int:
+    total = 0
+    for i in range(n):
+        total += len(np.zeros(1000))
+    return total
+
+app = service(take, again)
 """
 
 
@@ -243,7 +234,7 @@ def test_what_a_task_raises_is_raised_where_it_was_called(service):
         with pytest.raises(ZeroDivisionError, match="division by zero"):
             client.call("divide", 1, 0)
         (outcome,) = client.outcomes(client.find("add")[0], bytes(8), 1)
-        assert outcome.status and outcome.data.startswith(b"TypeError\0add takes 2 arguments")
+        assert outcome.status and outcome.data.startswith(b"TypeError\0the arguments of add are cut short")
 
 
 def test_a_task_that_calls_itself_without_end_fails_alone(service):
@@ -321,7 +312,7 @@ def test_a_service_whose_parent_ignored_its_children_has_its_own(program):
 def test_arguments_in_parts_are_asked_for_one_after_the_other(service):
     with service.client() as client:
         (outcome,) = client.outcomes(0, bytes(5000), 1)
-    assert outcome.data.startswith(b"TypeError\0add takes 2 arguments")
+    assert outcome.data.startswith(b"TypeError\0the arguments of add are cut short")
 
 
 def test_a_repeated_request_is_not_computed_twice(service):
@@ -451,17 +442,17 @@ def is_alive(number: int) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["--threads", "--processes"])
-def test_a_task_has_an_arena_of_its_own(tmp_path, monkeypatch, mode):
-    signature = Signature("take", (("size", "i"), ("alignment", "i")), "i")
-    monkeypatch.setattr(tasks, "compiled", lambda path: tasks.Compiled(assembled(ARENA), (signature,)))
-    with Service(written(tmp_path, build_linux.build(PRIMES).image), mode) as service:
+def test_a_task_has_an_arena_of_its_own(tmp_path, mode):
+    (tmp_path / "memory.py").write_text(ARENA)
+    with Service(written(tmp_path, build_linux.build(str(tmp_path / "memory.py")).image), mode) as service:
         with service.client() as client:
-            for size, alignment in ((1, 1), (100, 64), (8 << 20, 4096), (1 << 20, 1 << 21)):
-                place = client.call("take", size, alignment)
-                assert place and place % alignment == 0
-            assert client.call("take", 65 << 20, 8) == 0, "more than it has"
-            assert client.call("take", (1 << 63) - 1, 8) == 0
-            assert all(client.run("take", [60 << 20, 16], 3)), "each begins with all of it"
+            for size in (8, 800, 8 << 20, 50 << 20):
+                assert client.call("take", size) == size // 8
+            for size in (65 << 20, 1 << 50):
+                with pytest.raises(MemoryError):
+                    client.call("take", size)
+            assert client.run("take", [40 << 20], 3) == [5 << 20] * 3, "each begins with all of it"
+            assert client.call("again", 20000) == 20_000_000, "of 160 MB that were allocated, never much at a time"
         assert service.end() == 0
 
 

@@ -11,7 +11,7 @@ from swiftlet.unikernel.linux import system
 from swiftlet.unikernel.linux.fault import CHILD, USER
 from swiftlet.unikernel.linux.job import DONE, JOBS, KILLED, LATE, NEXT, READY, Job
 from swiftlet.unikernel.linux.options import options
-from swiftlet.unikernel.linux.worker import ALTERNATE, Worker, bell
+from swiftlet.unikernel.linux.worker import ALTERNATE, ARENA, Worker, bell
 from swiftlet.unikernel.metal.words import (
     Struct,
     address,
@@ -28,6 +28,7 @@ from swiftlet.unikernel.metal.words import (
     u64,
     unsigned,
 )
+from swiftlet.unikernel.runtime.blocks import Arena
 
 MOST = 1024
 """Threads or processes at once; further tasks begin as others end."""
@@ -35,8 +36,8 @@ MOST = 1024
 STACK = 256 << 10
 """Bytes of a task's stack."""
 
-ARENA = 64 << 20
-"""Bytes of a task's arena: of addresses, for memory is what the task touches."""
+RANDOM = 4096
+"""Bytes before an arena for random numbers (`runtime.random`)."""
 
 _SMALL = 2 << 20
 """Bytes at an arena's beginning for which no large page is used: most tasks need little."""
@@ -139,7 +140,6 @@ def start(job: Job, ticket: u64) -> bool:
         return False
     worker = at(Worker, place_)
     worker.ticket = ticket
-    worker.arena_next = worker.arena
     worker.resume = 0
     worker.ended = 0
     worker.late = 0
@@ -170,19 +170,19 @@ def free_worker() -> u64:
 def make(worker: Worker) -> bool:
     """Give a worker its stacks and its arena: for signals, a page that nobody may touch, for the task, the arena."""
     if crew.region == 0 or options.processes == 0:
-        found = system.own_memory(ALTERNATE + system.PAGE + STACK + ARENA)
+        found = system.own_memory(ALTERNATE + system.PAGE + STACK + RANDOM + ARENA)
         if found < 0:
             return False
         crew.region = unsigned(found)
         if system.guard(crew.region + ALTERNATE) < 0:
-            system.give_back(crew.region, ALTERNATE + system.PAGE + STACK + ARENA)
+            system.give_back(crew.region, ALTERNATE + system.PAGE + STACK + RANDOM + ARENA)
             return False
-        system.advise(crew.region, ALTERNATE + system.PAGE + STACK + _SMALL, system.SMALL_PAGES)
+        system.advise(crew.region, ALTERNATE + system.PAGE + STACK + RANDOM + _SMALL, system.SMALL_PAGES)
     worker.me = address(worker)
     worker.alternate = crew.region
     worker.stack = crew.region + ALTERNATE + system.PAGE + STACK
-    worker.arena = worker.stack
-    worker.arena_end = worker.arena + ARENA
+    worker.random = worker.stack
+    worker.arena = worker.random + RANDOM
     return True
 
 
@@ -195,8 +195,9 @@ def release(worker: Worker) -> None:
 
 def retire(worker: Worker) -> None:
     """A worker's task has ended, and with it the thread or the process."""
-    if options.processes == 0 and worker.arena_next - worker.arena > _KEPT:
-        system.advise(worker.arena + _KEPT, worker.arena_next - worker.arena - _KEPT, system.DROPPED)
+    used = at(Arena, worker.arena).used
+    if options.processes == 0 and used > _KEPT:
+        system.advise(worker.arena + _KEPT, used - _KEPT, system.DROPPED)
     crew.running -= 1
     crew.awaited += 1
     release(worker)

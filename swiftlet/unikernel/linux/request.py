@@ -47,6 +47,10 @@ PATIENCE = 2000 * system.MILLISECOND
 """Nanoseconds after which a call whose parts have not all come gives way."""
 
 
+LEAST_ROOM, LARGEST_ROOM = 256, 8 << 20
+"""Bytes of a result that may be of any size: of addresses, for memory is what is written."""
+
+
 class Task(Struct):
     """An entry of the table that the builder makes (`build.tables`). room: bytes of a result."""
 
@@ -152,10 +156,18 @@ def refusal(asked: Message) -> u64:
     if asked.part:
         return text("its first part is missing")
     task = many(Task, table + 8)[asked.task]
-    per_task = OUTCOME + (task.room + 15 & ~15)
+    per_task = OUTCOME + (task.room + 15 & ~15 if task.room else LEAST_ROOM)
     if asked.length + 64 > LARGEST or asked.count > (LARGEST - asked.length - 64) // per_task:
         return text("too large: arguments and results of one call are 64 MiB at most")
     return 0
+
+
+def room_of(task: Task, count: u64, left: u64) -> u64:
+    """Bytes for each result; where those may be of any size, a part of what one call may take."""
+    if task.room:
+        return task.room + 15 & ~15
+    room = left // count - OUTCOME & ~15
+    return room if room < LARGEST_ROOM else LARGEST_ROOM
 
 
 def vacant() -> u64:
@@ -181,8 +193,8 @@ def fill(one: Job, asked: Message) -> bool:
     one.function = task.function
     one.length = asked.length
     one.count = asked.count
-    one.room = task.room + 15 & ~15
     arguments = asked.length + 63 & ~63
+    one.room = room_of(task, asked.count, LARGEST - arguments)
     if not jobs.make_room(one, arguments + asked.count * (OUTCOME + one.room)):
         return False
     one.arguments = one.memory

@@ -30,6 +30,9 @@ from swiftlet.unikernel.metal.words import (
 ALTERNATE = 16 << 10
 """Bytes of the stack for signals: their frame has up to 11 KiB where a processor has AMX."""
 
+ARENA = 64 << 20
+"""Bytes of a task's arena: of addresses, for memory is what the task touches."""
+
 _DIES_WITH_PARENT, _KILLED = 1, 9  # prctl(2): PR_SET_PDEATHSIG; signal(7): SIGKILL
 
 
@@ -44,9 +47,8 @@ class Worker(Shared):
     resume: u64
     stack: u64
     alternate: u64
+    random: u64
     arena: u64
-    arena_next: u64
-    arena_end: u64
     job: u64
     ticket: u64
     ended: u64
@@ -82,6 +84,10 @@ bell = place(Bell)
 
 
 @external
+def arena_begin(place: u64, size: u64) -> None: ...
+
+
+@external
 def run_task(
     function: u64, result: u64, exception: u64, arguments: u64, length: u64, output: u64, capacity: u64
 ) -> u64:
@@ -94,14 +100,15 @@ def mine() -> Worker:
 
 
 @export
-def arena_take(size: u64, alignment: u64) -> u64:
-    """Memory for the task that runs, until it ends; 0 where its arena has too little. alignment: a power of two."""
-    me = mine()
-    start = (me.arena_next + alignment - 1) & ~(alignment - 1)
-    if start > me.arena_end or size > me.arena_end - start:
-        return 0
-    me.arena_next = start + size
-    return start
+def arena() -> u64:
+    """The memory of the task that this thread runs (`runtime.arena`)."""
+    return mine().arena
+
+
+@export
+def random_state() -> u64:
+    """The random numbers of this thread (`runtime.random`)."""
+    return mine().random
 
 
 @export
@@ -142,6 +149,7 @@ def work(me: Worker) -> None:
     if not jobs.is_late(job, address(me.time)):
         output = job.results + me.ticket * job.room
         result = address(outcome.length)
+        arena_begin(me.arena, ARENA)
         status = run_task(job.function, result, address(outcome.exception), job.arguments, job.length, output, job.room)
     outcome.cycles = counter() - begin
     outcome.fault = me.fault

@@ -7,7 +7,8 @@ a block of its own, since it grows. No count is atomic: a task's memory is one p
 from __future__ import annotations
 
 from swiftlet.unikernel.metal.words import Struct, at, call, export, many, u64
-from swiftlet.unikernel.runtime.arena import UNIT, give_back, room_of, take
+from swiftlet.unikernel.runtime.arena import give_back, room_of, take
+from swiftlet.unikernel.runtime.blocks import UNIT
 
 
 class MemInfo(Struct):
