@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -20,6 +21,10 @@ _PATIENCE = 0.25
 """Seconds after which a request is sent again, at first: then twice as long each time."""
 
 _LONGEST = 2.0
+_SOON = 0.02
+"""Seconds after which parts of an answer are asked for, when others of it have come."""
+
+_AT_ONCE = 32
 _SILENCE = 5.0
 """Seconds without a word from the other side after which it is given up."""
 
@@ -108,8 +113,8 @@ class Client:
         begin = time.monotonic()
         patience = _PATIENCE
         while time.monotonic() - begin < self._silence:
-            self._send(datagram)
-            found = self._receive(message.id, patience)
+            self.send(datagram)
+            found = self.receive(message.id, patience)
             if found is not None:
                 return found
             patience = min(2 * patience, _LONGEST)
@@ -121,15 +126,18 @@ class Client:
         patience = _PATIENCE
         found: dict[int, bytes] = {}
         self._send_parts(message, payload, 0)
-        last = begin
+        last, parts = begin, 0
         while True:
-            got = self._receive(message.id, patience)
+            got = self.receive(message.id, patience)
             now = time.monotonic()
             if got is None:
                 if now - last > self._silence and not self._is_alive():
                     raise WireError(f"{self.name} does not answer any more", "see `swiftlet logs`")
-                self._send_parts(message, payload, 0) if not found else self._fetch(message, found)
-                patience = min(2 * patience, _LONGEST)
+                if found:
+                    self._fetch(message, found, parts)
+                else:
+                    self._send_parts(message, payload, 0)
+                    patience = min(2 * patience, _LONGEST)
                 continue
             last = now
             reply, data = got
@@ -142,17 +150,19 @@ class Client:
                 self._send_parts(message, payload, 0)
             elif reply.kind == wire.REPLY | wire.CALL:
                 found[reply.part] = data
+                parts, patience = reply.parts, _SOON
                 if len(found) == reply.parts:
                     return b"".join(found[part] for part in range(reply.parts))
 
-    def _fetch(self, message: Message, found: dict[int, bytes]) -> None:
-        """Ask for the first part of an answer that has not come."""
-        missing = next(part for part in range(len(found) + 1) if part not in found)
-        self._send(wire.encoded(Message(wire.FETCH, message.id, part=missing)))
+    def _fetch(self, message: Message, found: dict[int, bytes], parts: int) -> None:
+        """Ask for the first parts of an answer that have not come."""
+        missing = (part for part in range(parts) if part not in found)
+        for part in itertools.islice(missing, _AT_ONCE):
+            self.send(wire.encoded(Message(wire.FETCH, message.id, part=part)))
 
     def _send_parts(self, message: Message, payload: bytes, part: int) -> None:
         data = payload[part * wire.PART : (part + 1) * wire.PART]
-        self._send(wire.encoded(message._replace(part=part), data))
+        self.send(wire.encoded(message._replace(part=part), data))
 
     def _is_alive(self) -> bool:
         try:
@@ -161,7 +171,8 @@ class Client:
             return False
         return True
 
-    def _send(self, datagram: bytes) -> None:
+    def send(self, datagram: bytes) -> None:
+        """Send one datagram, which may be lost. Raises WireError."""
         try:
             self._sock.send(datagram)
         except ConnectionRefusedError:
@@ -169,7 +180,7 @@ class Client:
         except OSError as error:
             raise WireError(f"{self.name}: {error.strerror}") from None
 
-    def _receive(self, id_: int, seconds: float) -> tuple[Message, bytes] | None:
+    def receive(self, id_: int, seconds: float) -> tuple[Message, bytes] | None:
         """The next datagram of a request; None when none comes in time."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:

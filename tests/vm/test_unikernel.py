@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import select
@@ -555,3 +556,22 @@ def test_a_machine_ends_when_it_is_told_to_on_every_type(image: Path) -> None:
     for machine in ("microvm", "microvm,acpi=off", "q35"):
         said = started(image, "-M", machine, "-m", "3", processors=16, until=b"never said", seconds=20)
         assert "out of memory" in said
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(3000, func_only=True)
+def test_changed_frames_do_no_harm_and_every_request_is_answered_once(tmp_path: Path) -> None:
+    """SWIFTLET_FUZZ_SECONDS of changed frames, then SWIFTLET_REQUESTS requests, in a network namespace of its own."""
+    (tmp_path / "tasks.py").write_text(PROGRAM)
+    image = tmp_path / "tasks.elf"
+    image.write_bytes(build(str(tmp_path / "tasks.py")).image)
+    words = [os.environ.get("SWIFTLET_FUZZ_SECONDS", "5"), os.environ.get("SWIFTLET_SEED", "1")]
+    requests = int(os.environ.get("SWIFTLET_REQUESTS", "20000"))
+    script = Path(__file__).parent / "unikernel_fuzz.py"
+    command = ["unshare", "-n", sys.executable, script, image, *words, str(requests)]
+    environment = {**os.environ, "PYTHONPATH": str(PRIMES.parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["frames"] > 1000 and told["malformed"] + told["net_malformed"] > 100
+    assert told["calls"] == requests, "none was computed twice"

@@ -303,6 +303,9 @@ def folded(total: u64) -> u64:
 def reply_room() -> u64:
     """Where the data of the next datagram is written; 0 when there is no room."""
     out = virtio.room()
+    if out == 0:
+        virtio.flush()
+        out = virtio.room()
     return out + 14 + size_of(Ip) + size_of(Udp) if out else 0
 
 

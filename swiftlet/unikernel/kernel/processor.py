@@ -23,7 +23,9 @@ from swiftlet.unikernel.metal.words import (
 GS_BASE = 0xC0000101
 """IA32_GS_BASE (Intel SDM 4, 2.1)."""
 
-MOST = 1024
+MOST = 512
+"""What `service.Told` has room for, too."""
+
 STACK = 64 << 10
 """Bytes of a processor's stack, on which its tasks run."""
 

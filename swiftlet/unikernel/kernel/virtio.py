@@ -232,7 +232,9 @@ def frame(slot: u64) -> u64:
 def frame_length() -> u64:
     """Bytes of the next frame."""
     length = at(Used, card.receive.used).ring[card.receive.seen % SLOTS].length
-    return length - HEADER if length > HEADER else 0
+    if length > BUFFER or length < HEADER:  # what no device does
+        return 0
+    return length - HEADER
 
 
 def done(slot: u64) -> None:
