@@ -575,3 +575,37 @@ def test_changed_frames_do_no_harm_and_every_request_is_answered_once(tmp_path: 
     told = json.loads(done.stdout)
     assert told["frames"] > 1000 and told["malformed"] + told["net_malformed"] > 100
     assert told["calls"] == requests, "none was computed twice"
+
+
+DHCP = """
+set -e
+ip link set lo up
+ip tuntap add tap0 mode tap
+ip addr add 10.9.0.1/24 dev tap0
+ip link set tap0 up
+dnsmasq --no-daemon --conf-file=/dev/null --port=0 --interface=tap0 --bind-interfaces --no-ping \\
+    --dhcp-range=10.9.0.50,10.9.0.50,1h --dhcp-leasefile=/dev/null --pid-file= 2>"$1/log" &
+server=$!
+trap 'kill $server' EXIT
+timeout 20 qemu-system-x86_64 -M microvm,acpi=off -accel tcg -cpu max -m 32 -nodefaults -display none -no-reboot \\
+    -serial "file:$1/console" -global virtio-mmio.force-legacy=false \\
+    -netdev tap,id=n,ifname=tap0,script=no,downscript=no \\
+    -device virtio-net-device,netdev=n,mac=52:54:00:aa:bb:cc -kernel "$2" &
+machine=$!
+trap 'kill $server $machine' EXIT
+for _ in $(seq 100); do grep -q ready "$1/console" 2>/dev/null && break; sleep 0.1; done
+"$3" -c 'import sys
+from swiftlet.unikernel.client import Client
+with Client("10.9.0.50", 7000) as client: print(client.call("count_primes", 1000))'
+"""
+
+
+def test_a_unikernel_without_an_address_asks_for_one(image: Path, tmp_path: Path) -> None:
+    """dnsmasq answers, in a network namespace of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(PRIMES.parents[2])}
+    words = ["unshare", "-n", "sh", "-c", DHCP, "sh", str(tmp_path), str(image), sys.executable]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60)
+    said = (tmp_path / "log").read_text()
+    assert done.stdout == "168\n", done.stderr + said
+    assert "DHCPACK(tap0) 10.9.0.50 52:54:00:aa:bb:cc" in said
+    assert "network 10.9.0.50" in (tmp_path / "console").read_text()

@@ -82,8 +82,13 @@ class Registers(Device):
     reserved_9 = array(u32, 2)
     used: u32
     used_high: u32
-    reserved_10 = array(u32, 20)
-    mac = array(u8, 6)
+    reserved_10 = array(u32, 22)
+    mac_0: u8  # fields and no array: each is read by itself, as wide as it is
+    mac_1: u8
+    mac_2: u8
+    mac_3: u8
+    mac_4: u8
+    mac_5: u8
 
 
 class Descriptor(Shared):
@@ -167,8 +172,8 @@ def set_up(device: Registers) -> bool:
         return False
     make(device, RECEIVE, card.receive)
     make(device, SEND, card.send)
-    for i in range(6):
-        card.mac = card.mac | device.mac[i] << (8 * i)
+    card.mac = device.mac_0 | device.mac_1 << 8 | device.mac_2 << 16
+    card.mac = card.mac | device.mac_3 << 24 | device.mac_4 << 32 | device.mac_5 << 40
     for i in range(SLOTS):
         offer(i)
     device.status = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK
