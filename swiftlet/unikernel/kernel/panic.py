@@ -60,6 +60,9 @@ def fault(frame: Frame) -> None:
     register(text(" r10 "), frame.r10)
     register(text(" r11 "), frame.r11)
     register(text(" r12 "), frame.r12)
+    register(text("\nr13 "), frame.r13)
+    register(text(" r14 "), frame.r14)
+    register(text(" r15 "), frame.r15)
     console.line()
     trace(frame.rip, frame.rbp)
     power.off(FAILED)
@@ -80,9 +83,11 @@ def trace(at: u64, base: u64) -> None:
         if frame < limit or frame & 7:
             break
         words = many(u64, frame)
-        if words[1] == 0 or words[0] <= frame:
+        if words[1] == 0:
             break
         name(words[1])
+        if words[0] <= frame:
+            break
         frame = words[0]
 
 
