@@ -42,7 +42,7 @@ def check_host() -> None:
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:
-            raise HostError(f"no {name} here to build unikernels with", "pip install 'swiftlet[unikernel]'") from None
+            raise HostError(f"no {name} here to build unikernels with", "in a checkout ./dev unikernel, else pip install 'swiftlet[unikernel]'") from None
 
 
 def digest_of(path: str, target: str = "unikernel") -> str:
