@@ -23,6 +23,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ENTRY = "pvh_entry"
 
 _REQUIRED = ("numba", "llvmlite")
+_INSTALL = "in a checkout ./dev unikernel, else pip install 'swiftlet[unikernel]'"
 _KERNEL = ("kernel.main",)
 
 Progress = Callable[[str, int, int], None]
@@ -42,7 +43,7 @@ def check_host() -> None:
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:
-            raise HostError(f"no {name} here to build unikernels with", "in a checkout ./dev unikernel, else pip install 'swiftlet[unikernel]'") from None
+            raise HostError(f"no {name} here to build unikernels with", _INSTALL) from None
 
 
 def digest_of(path: str, target: str = "unikernel") -> str:
