@@ -42,7 +42,7 @@ BUFFER = 2048
 HEADER = 12
 """Virtio 1.1, 5.1.6: struct virtio_net_hdr, with num_buffers."""
 
-DEVICE_WRITES = 2
+DEVICE_WRITES, NO_INTERRUPT = 2, 1
 
 PATIENCE = 1 << 20
 """Turns of waiting for the device."""
@@ -192,6 +192,8 @@ def make(device: Registers, number: u64, queue: Queue) -> None:
         descriptors[i].address = queue.buffers + i * BUFFER
         descriptors[i].length = BUFFER
         descriptors[i].flags = 0 if number == SEND else DEVICE_WRITES
+    if number == SEND:  # what was sent nobody waits for
+        at(Available, queue.available).flags = NO_INTERRUPT
     device.queue_select = number
     device.queue_size = SLOTS
     device.descriptors = queue.descriptors
