@@ -36,7 +36,7 @@ ROOT = "/var/tmp/swiftlet-bench"
 PROGRAM = f"{TREE}/examples/unikernel/primes.py"
 PORT = 7000
 ROUNDS, QUICK_ROUNDS = 30, 3
-LIMIT, QUICK_LIMIT = 300_000, 60_000
+LIMIT, QUICK_LIMIT = 1_000_000, 60_000
 """Below which primes are counted: so far that a request takes many of the clock ticks in which CPU time is counted."""
 
 IDLE_SECONDS, QUICK_IDLE_SECONDS = 30.0, 5.0
