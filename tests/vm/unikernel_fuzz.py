@@ -36,7 +36,17 @@ def main() -> None:
     ):
         subprocess.run(["ip", *words.split()], check=True)
     command = ["qemu-system-x86_64", "-M", "microvm,acpi=off,pit=off,pic=off,rtc=off", "-accel", "tcg", "-cpu", "max"]
-    command += ["-smp", "2,sockets=2", "-m", "32", "-nodefaults", "-display", "none", "-serial", "file:/dev/null"]
+    command += [
+        "-smp",
+        "2,sockets=2",
+        "-m",
+        "32",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-serial",
+        f"file:{image}.console",
+    ]
     command += [
         "-no-reboot",
         "-global",
@@ -59,6 +69,10 @@ def main() -> None:
             told |= ask(client, requests, random.Random(seed))
             assert machine.poll() is None
         print(json.dumps(told))
+    except BaseException:
+        with open(f"{image}.console", errors="replace") as console:
+            sys.stderr.write(f"machine: {machine.poll()}; its console:\n{console.read()[-3000:]}\n")
+        raise
     finally:
         machine.kill()
         machine.wait()
