@@ -1,7 +1,9 @@
 """Jobs and their tasks: each processor takes the next ticket by one locked addition, and nobody ever waits for a lock.
 
-The first processor alone makes and retires jobs. A job is visible to others from the moment in which its state is
-READY; its last finished task makes it FINISHED, and whoever ran that tells the first processor.
+The first processor alone makes and retires jobs. What others look at is one word, of how many tickets are left: whoever
+takes one off and finds that there was one has a ticket of the job as it is now, however long he was held up before, and
+the job stays until he has run it. Its last finished task makes it FINISHED, and whoever ran that tells the first
+processor.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from swiftlet.unikernel.metal.words import (
     export,
     external,
     mask_interrupts,
+    signed,
     u64,
     wait_for_interrupt,
 )
@@ -33,8 +36,10 @@ OUTCOME = 64
 LATE = 0x40000000 + apic.TIMER_VECTOR
 """The status of a task that was not begun before its time was over (`interrupt.ABORTED`)."""
 
-NEXT, DONE = 0, 1
-"""Places in `Job.counts`."""
+LEFT, DONE = 0, 1
+"""Places in `Job.counts`: tickets that nobody has taken, below zero where somebody came too late; tasks that ended."""
+
+ONE_LESS = (1 << 64) - 1
 
 
 class Job(Shared):
@@ -108,8 +113,7 @@ def run_task(
 def is_waiting() -> bool:
     """Whether there is a ticket that nobody has taken."""
     for i in range(JOBS):
-        job = jobs[i]
-        if job.state == READY and job.counts[NEXT] < job.count:
+        if signed(jobs[i].counts[LEFT]) > 0:
             return True
     return False
 
@@ -126,21 +130,21 @@ def step(me: Processor) -> bool:
     found = 0
     for i in range(JOBS):
         job = jobs[i]
-        if job.state == READY and job.counts[NEXT] < job.count:
-            if found == 0 or job.sequence < oldest:
-                oldest = job.sequence
-                found = address(job)
+        if signed(job.counts[LEFT]) > 0 and (found == 0 or job.sequence < oldest):
+            oldest = job.sequence
+            found = address(job)
     if found == 0:
         return False
     job = at(Job, found)
-    ticket = atomic_add(job.counts, NEXT, 1)
-    if ticket < job.count:
-        run(me, job, ticket)
+    left = atomic_add(job.counts, LEFT, ONE_LESS)
+    if signed(left) > 0:
+        run(me, job, job.count - left)
     return True
 
 
 def run(me: Processor, job: Job, ticket: u64) -> None:
     """Run a task."""
+    count = job.count  # when this task is counted as done the job may be another one
     outcome = at(Outcome, job.outcomes + ticket * OUTCOME)
     arena_begin(me.arena, me.arena_size)
     me.job = address(job)
@@ -163,7 +167,7 @@ def run(me: Processor, job: Job, ticket: u64) -> None:
         me.errors += 1
         outcome.fault = me.fault_code
         job.failed = 1
-    if atomic_add(job.counts, DONE, 1) + 1 == job.count:
+    if atomic_add(job.counts, DONE, 1) + 1 == count:
         job.ended = counter()
         job.state = FINISHED
         if me.index:
@@ -172,17 +176,18 @@ def run(me: Processor, job: Job, ticket: u64) -> None:
 
 def publish(job: Job) -> None:
     """Let everybody see a job, and wake as many as it has tasks for."""
-    job.state = READY
-    barrier()
     wanted = job.count
+    job.state = READY
+    job.counts[LEFT] = wanted
+    barrier()
+    mask_interrupts()  # the timer's handler gives the interrupt controller commands too, and one takes two writes
     for i in range(1, everyone.count):
-        if wanted == 0:
-            return
         other = processor.of(i)
-        if other.parked:
+        if wanted and other.parked:
             other.parked = 0
             apic.send(other.apic, apic.WAKE_VECTOR)
             wanted -= 1
+    allow_interrupts()
 
 
 def park(me: Processor) -> None:

@@ -121,17 +121,14 @@ datagram = place(Datagram)
 
 
 def receive() -> bool:
-    """Look at frames until one is a datagram for this machine; whether there is one, in `datagram`."""
-    while True:
-        slot = virtio.next_frame()
-        if slot >= virtio.SLOTS:
-            return False
-        frame = virtio.frame(slot)
-        length = virtio.frame_length()
-        memory.copy(addressed(), frame, length)
-        virtio.done(slot)
-        if taken(addressed(), length):
-            return True
+    """Look at a frame, if one has come; whether it is a datagram for this machine, in `datagram`."""
+    slot = virtio.next_frame()
+    if slot >= virtio.SLOTS:
+        return False
+    length = virtio.frame_length()
+    memory.copy(addressed(), virtio.frame(slot), length)
+    virtio.done(slot)
+    return taken(addressed(), length)
 
 
 class Buffer(Struct):

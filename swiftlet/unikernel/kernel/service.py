@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from swiftlet.unikernel.kernel import clock, job, memory, message, net, orders, power, processor, virtio
 from swiftlet.unikernel.kernel.interrupt import ABORTED
-from swiftlet.unikernel.kernel.job import DONE, FILLING, FINISHED, FREE, JOBS, NEXT, OUTCOME, READY, Job, Outcome
+from swiftlet.unikernel.kernel.job import DONE, FILLING, FINISHED, FREE, JOBS, LEFT, OUTCOME, READY, Job, Outcome
 from swiftlet.unikernel.kernel.message import Message
 from swiftlet.unikernel.kernel.processor import Processor, everyone
 from swiftlet.unikernel.metal.words import (
@@ -35,6 +35,9 @@ ANSWERED = 4
 """A job's state: its answer was sent, and stays until its place is needed."""
 
 PORT = 7000
+
+FRAMES = 32
+"""That are looked at before finished jobs are answered and a task is run: a flood of frames starves neither."""
 
 
 class Task(Struct):
@@ -135,8 +138,8 @@ def begin(computes: u64) -> None:
 def serve(me: Processor) -> None:
     """For ever."""
     while True:
-        while net.receive():
-            if net.datagram.target_port == PORT:
+        for _ in range(FRAMES):
+            if net.receive() and net.datagram.target_port == PORT:
                 handle()
         orders.poll()
         if orders.orders.killed:
@@ -312,7 +315,7 @@ def fill(one: Job, asked: Message) -> None:
     one.began = counter()
     state.sequence += 1
     one.sequence = state.sequence
-    one.counts[NEXT] = 0
+    one.counts[LEFT] = 0
     one.counts[DONE] = 0
     one.state = FILLING
 
@@ -470,7 +473,10 @@ def cancel(asked: Message) -> None:
     known = find(asked.id)
     if known and at(Job, known).state == READY:
         at(Job, known).deadline = 1
+        mask_interrupts()  # as in `job.publish`
         clock.expire(0)
+        allow_interrupts()
+        clock.plan()  # whoever was just about to begin a task is interrupted once more
     page(asked, 0, 0)
 
 
