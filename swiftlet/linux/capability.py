@@ -69,7 +69,8 @@ ALL: frozenset[int] = frozenset(range(len(NAMES)))
 
 _CAPGET, _CAPSET, _SYS_PRCTL = 125, 126, 157
 _VERSION = 0x20080522
-_CAPBSET_DROP, _SET_KEEPCAPS, _CAP_AMBIENT, _SET_NO_NEW_PRIVS = 24, 8, 47, 38
+SET_KEEPCAPS = 8
+_CAPBSET_DROP, _CAP_AMBIENT, _SET_NO_NEW_PRIVS = 24, 47, 38
 _AMBIENT_CLEAR_ALL = 4
 _UNCHANGED = 0xFFFFFFFF
 
@@ -131,7 +132,7 @@ def drop_to(uid: int, gid: int, groups: tuple[int, ...], keep: frozenset[int] | 
     bound(keep)
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
-    prctl(_SET_KEEPCAPS, 0)
+    prctl(SET_KEEPCAPS, 0)
     os.setresuid(uid, uid, uid)
     call(_SYS_PRCTL, _CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0, about="ambient capabilities")
     wanted = frozenset(keep) if uid == 0 else frozenset()

@@ -17,18 +17,34 @@ RANGE = 65536
 
 
 def user_namespace(first: int) -> int:
-    """A descriptor of a new user namespace that maps ids 0..65535 to `first`.. of this one.
+    """A descriptor of a new user namespace that maps ids 0..65535 to `first`.. of this one."""
+    return _mapped(f"0 {first} {RANGE}\n", f"0 {first} {RANGE}\n")
 
-    A short-lived child owns the namespace until the mapping is written; the descriptor then keeps it.
+
+def same_ids_namespace() -> int:
+    """A descriptor of a new user namespace in which every id that there is here is the same.
+
+    A capability in it is one over files with such owners, and over nothing that belongs to this host's kernel.
     """
+    return _mapped(*(_identity(f"/proc/self/{name}") for name in ("uid_map", "gid_map")))
+
+
+def _identity(path: str) -> str:
+    with open(path) as file:
+        rows = [line.split() for line in file]
+    return "".join(f"{first} {first} {count}\n" for first, _, count in rows)
+
+
+def _mapped(users: str, groups: str) -> int:
+    """A short-lived child owns the namespace until the mapping is written; the descriptor then keeps it."""
     pid, pidfd = syscall.clone3(NEWUSER)
     if pid == 0:
         while True:
             signal.pause()
     try:
-        for name in ("uid_map", "gid_map"):
+        for name, mapping in (("uid_map", users), ("gid_map", groups)):
             with open(f"/proc/{pid}/{name}", "w") as file:
-                file.write(f"0 {first} {RANGE}\n")
+                file.write(mapping)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.kill(pid, signal.SIGKILL)

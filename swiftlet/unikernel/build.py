@@ -5,14 +5,13 @@ Needs no compiler, assembler or linker of the host's: numba and llvmlite are all
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from swiftlet.model.error import HostError, InputError
+from swiftlet.model.error import HostError
 from swiftlet.unikernel import elf, link, runtime_for
 from swiftlet.unikernel.signature import Signature, described
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 HERE = os.path.dirname(os.path.abspath(__file__))
 ENTRY = "pvh_entry"
 
-_REQUIRED = ("numba", "llvmlite")
+REQUIRED = ("numba", "llvmlite")
 _INSTALL = "in a checkout ./dev unikernel, else pip install 'swiftlet[unikernel]'"
 _KERNEL = ("kernel.main",)
 
@@ -39,31 +38,11 @@ class Built(NamedTuple):
 
 def check_host() -> None:
     """Raise HostError unless what builds is installed."""
-    for name in _REQUIRED:
+    for name in REQUIRED:
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:
             raise HostError(f"no {name} here to build unikernels with", _INSTALL) from None
-
-
-def digest_of(path: str, target: str = "unikernel") -> str:
-    """What an image is named by: program, target, this package's sources and the versions of what compiles them.
-
-    Raises InputError where the program cannot be read.
-    """
-    summed = hashlib.sha256(f"{target}\0".encode())
-    try:
-        with open(path, "rb") as file:
-            summed.update(file.read())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    for folder, _, names in sorted(os.walk(HERE)):
-        for name in sorted(names):
-            if name.endswith((".py", ".S")):
-                with open(f"{folder}/{name}", "rb") as file:
-                    summed.update(f"\0{name}\0".encode() + file.read())
-    summed.update("".join(f"\0{name} {metadata.version(name)}" for name in _REQUIRED).encode())
-    return summed.hexdigest()
 
 
 def build(path: str, progress: Progress = lambda text, done, total: None) -> Built:
@@ -148,8 +127,3 @@ def tables(signatures: Sequence[Signature], functions: Sequence[elf.Named]) -> s
 
 def _quoted(text: str) -> str:
     return json.dumps(text)
-
-
-def document_of(digest: str, built: Built) -> dict[str, Any]:
-    """What is kept beside an image."""
-    return {"digest": digest, "bytes": len(built.image), "tasks": described(built.signatures)}

@@ -20,7 +20,7 @@ from elftools.elf.elffile import ELFFile
 
 from swiftlet.model.error import InputError
 from swiftlet.unikernel import build as unikernel
-from swiftlet.unikernel import build_linux, elf, wire
+from swiftlet.unikernel import build_linux, elf, made, wire
 from swiftlet.unikernel.client import Client
 from swiftlet.unikernel.failure import DeadlineError
 from swiftlet.unikernel.figures import figures_of
@@ -176,7 +176,7 @@ def test_the_tasks_are_the_same_bytes_in_both_targets(monkeypatch):
         {each.name: each.size for each in built.functions if each.name.startswith("task_0")} for built in (one, other)
     ]
     assert sizes[0] == sizes[1] and one.signatures == other.signatures
-    assert unikernel.digest_of(PRIMES) != unikernel.digest_of(PRIMES, "linux")
+    assert made.digest_of(PRIMES, made.UNIKERNEL) != made.digest_of(PRIMES, made.LINUX)
 
 
 def test_an_executable_is_static_and_no_page_is_writable_and_executable(built):

@@ -170,6 +170,21 @@ def test_a_task_without_end_ends_with_its_time_and_its_processor_goes_on(service
         assert client.run("add", [2, 3], 50) == [5] * 50
 
 
+def test_tasks_that_end_just_as_their_time_is_over_are_told_as_one_or_the_other(service: Service) -> None:
+    """The timer's handler looks at what other processors run while that ends, and a job's place is used again."""
+    ends = set()
+    with service.client() as client:
+        place, _ = client.find("depth")
+        for turn in range(300):
+            arguments = struct.pack("<q", 100 + turn % 7 * 100)
+            outcomes = client.outcomes(place, arguments, 40 + turn % 11 * 40, 0.001)
+            ends |= {each.status for each in outcomes}
+            assert all(each.data == arguments for each in outcomes if each.status == 0)
+        assert client.run("add", [2, 3], 50) == [5] * 50
+    late = {wire.ABORTED + wire.TIMER_VECTOR, wire.ABORTED + wire.ABORT_VECTOR}
+    assert 0 in ends and ends & late and ends <= {0} | late
+
+
 def test_more_tasks_than_processors_are_shared_by_all_of_them(service: Service) -> None:
     with service.client() as client:
         before = service.product.json("unikernel", "stats", f"localhost:{service.port}")["processors"]

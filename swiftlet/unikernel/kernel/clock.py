@@ -68,7 +68,8 @@ def expire(me: u64) -> bool:
     now = counter()
     for i in range(everyone.count):
         other = processor.of(i)
-        if other.job and is_late(other.job, now):
+        runs = other.job  # read once: it may be over by the time of a second look
+        if runs and is_late(runs, now):
             if i == me:
                 ours = True
             else:
