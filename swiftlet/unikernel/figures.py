@@ -1,4 +1,4 @@
-"""What a unikernel tells of itself (`kernel.service.Figures`), as plain values."""
+"""What a unikernel tells of itself (`calls.figures.Figures`), as plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The datagrams between a client and a unikernel, as `kernel.message` has them. See docs/unikernels.md."""
+"""The datagrams between a client and a unikernel, as `calls.message` has them. See docs/unikernels.md."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from swiftlet.unikernel.kernel import apic, job, processor
-from swiftlet.unikernel.kernel.job import JOBS, READY, Job
+from swiftlet.unikernel.calls.job import JOBS, READY, Job, jobs
+from swiftlet.unikernel.kernel import apic, processor
 from swiftlet.unikernel.kernel.processor import everyone
 from swiftlet.unikernel.metal.words import Struct, at, counter, pause, place, u64
 
@@ -38,11 +38,6 @@ def per_millisecond() -> u64:
     return rate.counts
 
 
-def after(milliseconds: u64) -> u64:
-    """The counter's value in so many milliseconds."""
-    return counter() + milliseconds * per_millisecond()
-
-
 def older(then: u64, milliseconds: u64) -> bool:
     """Whether a value of the counter is so long ago."""
     return counter() - then > milliseconds * per_millisecond()
@@ -52,7 +47,7 @@ def plan() -> None:
     """Set the timer for the earliest deadline there is, a part of the way where that is far."""
     first = 0
     for i in range(JOBS):
-        one = job.jobs[i]
+        one = jobs[i]
         if one.state == READY and one.deadline and (first == 0 or one.deadline < first):
             first = one.deadline
     if first == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from swiftlet.unikernel.calls.job import ABORTED
 from swiftlet.unikernel.kernel import apic, clock, orders, panic, power, processor, virtio
 from swiftlet.unikernel.kernel.frame import Frame
 from swiftlet.unikernel.metal.words import (
@@ -25,9 +26,6 @@ FAULT_STACK_NUMBER = 1
 """Faults get a stack of their own, for what they tell of may be the end of the other one."""
 
 PAGE_FAULT = 14
-
-ABORTED = 0x40000000
-"""Statuses of tasks that were ended, above all that a compiled function returns: plus the vector."""
 
 
 class Gate(Packed):

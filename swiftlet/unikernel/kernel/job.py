@@ -8,13 +8,12 @@ processor.
 
 from __future__ import annotations
 
+from swiftlet.unikernel.calls.job import FINISHED, JOBS, LATE, READY, Job, jobs, outcome_of
 from swiftlet.unikernel.kernel import apic, processor
 from swiftlet.unikernel.kernel.processor import Processor, everyone
 from swiftlet.unikernel.metal.words import (
-    Shared,
     address,
     allow_interrupts,
-    array,
     at,
     atomic_add,
     barrier,
@@ -27,64 +26,10 @@ from swiftlet.unikernel.metal.words import (
     wait_for_interrupt,
 )
 
-JOBS = 32
-FREE, FILLING, READY, FINISHED = 0, 1, 2, 3
-
-OUTCOME = 64
-"""Bytes that an outcome has to itself, as a processor's cache has it."""
-
-LATE = 0x40000000 + apic.TIMER_VECTOR
-"""The status of a task that was not begun before its time was over (`interrupt.ABORTED`)."""
-
 LEFT, DONE = 0, 1
 """Places in `Job.counts`: tickets that nobody has taken, below zero where somebody came too late; tasks that ended."""
 
 ONE_LESS = (1 << 64) - 1
-
-
-class Job(Shared):
-    """A request. function: of its tasks. arguments, length: what each gets. outcomes: one for each ticket.
-
-    room: bytes for each task's result, of which the first lies at `results`.
-    """
-
-    state: u64
-    function: u64
-    arguments: u64
-    length: u64
-    count: u64
-    outcomes: u64
-    results: u64
-    room: u64
-    failed: u64
-    id: u64
-    peer: u64
-    hardware: u64
-    began: u64
-    ended: u64
-    task: u64
-    flags: u64
-    deadline: u64
-    parts: u64
-    missing: u64
-    sequence: u64
-    counts = array(u64, 2)
-
-
-class Outcome(Shared):
-    """How a task ended. status: of the compiled function, or why it was ended. length: of its result."""
-
-    status: u64
-    length: u64
-    exception: u64
-    apic: u64
-    cycles: u64
-    fault: u64
-    spare: u64
-    spare2: u64
-
-
-jobs = array(Job, JOBS)
 
 
 @external
@@ -145,7 +90,7 @@ def step(me: Processor) -> bool:
 def run(me: Processor, job: Job, ticket: u64) -> None:
     """Run a task."""
     count = job.count  # when this task is counted as done the job may be another one
-    outcome = at(Outcome, job.outcomes + ticket * OUTCOME)
+    outcome = outcome_of(job, ticket)
     arena_begin(me.arena, me.arena_size)
     me.job = address(job)
     me.task = ticket
@@ -166,7 +111,6 @@ def run(me: Processor, job: Job, ticket: u64) -> None:
     if status:
         me.errors += 1
         outcome.fault = me.fault_code
-        job.failed = 1
     if atomic_add(job.counts, DONE, 1) + 1 == count:
         job.ended = counter()
         job.state = FINISHED

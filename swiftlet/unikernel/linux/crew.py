@@ -6,12 +6,11 @@ the system has no more of them, tasks wait until others end.
 
 from __future__ import annotations
 
-from swiftlet.unikernel.linux import job as jobs
+from swiftlet.unikernel.calls.job import ABORTED, JOBS, LATE, READY, Job, jobs, outcome_of
 from swiftlet.unikernel.linux import system
 from swiftlet.unikernel.linux.fault import CHILD, USER
-from swiftlet.unikernel.linux.job import DONE, JOBS, KILLED, LATE, NEXT, READY, Job
 from swiftlet.unikernel.linux.options import options
-from swiftlet.unikernel.linux.worker import ALTERNATE, ARENA, Worker, bell
+from swiftlet.unikernel.linux.worker import ALTERNATE, ARENA, DONE, NEXT, Worker, bell, is_late
 from swiftlet.unikernel.metal.words import (
     Struct,
     address,
@@ -29,6 +28,9 @@ from swiftlet.unikernel.metal.words import (
     unsigned,
 )
 from swiftlet.unikernel.runtime.blocks import Arena
+
+KILLED = ABORTED + 2
+"""The status of a process that something else ended: 2 is the vector of what cannot be masked."""
 
 MOST = 1024
 """Threads or processes at once; further tasks begin as others end."""
@@ -97,7 +99,7 @@ def start_waiting() -> u64:
         if address(job) == 0:
             bell.hungry = 0
             return 0
-        if jobs.is_late(job, address(first.time)):
+        if is_late(job, address(first.time)):
             leave_out(job)
         elif start(job, job.counts[NEXT]):
             job.counts[NEXT] = job.counts[NEXT] + 1
@@ -113,7 +115,7 @@ def oldest_waiting() -> Job:
     found = 0
     oldest = 0
     for i in range(JOBS):
-        one = jobs.jobs[i]
+        one = jobs[i]
         if one.state == READY and one.counts[NEXT] < one.count and (found == 0 or one.sequence < oldest):
             found = address(one)
             oldest = one.sequence
@@ -123,7 +125,7 @@ def oldest_waiting() -> Job:
 def leave_out(job: Job) -> None:
     """Of a job whose time is over, what was not started is not."""
     while job.counts[NEXT] < job.count:
-        jobs.outcome_of(job, job.counts[NEXT]).status = LATE
+        outcome_of(job, job.counts[NEXT]).status = LATE
         job.counts[NEXT] = job.counts[NEXT] + 1
         count_done(job)
 
@@ -239,7 +241,7 @@ def reap() -> u64:
 def ended(worker: Worker) -> None:
     """A process has ended: by itself, or it was killed before it had a result."""
     job = at(Job, worker.job)
-    outcome = jobs.outcome_of(job, worker.ticket)
+    outcome = outcome_of(job, worker.ticket)
     if outcome.done == 0:
         outcome.status = LATE if worker.late else KILLED
         outcome.fault = many(u32, address(_status))[0] & 127
@@ -251,7 +253,7 @@ def expire() -> None:
     """End the tasks whose time is over: tgkill(2), kill(2). Asked again as long as they are there."""
     for i in range(crew.made):
         worker = workers[i]
-        if worker.job and worker.ended == 0 and jobs.is_late(at(Job, worker.job), address(first.time)):
+        if worker.job and worker.ended == 0 and is_late(at(Job, worker.job), address(first.time)):
             worker.late = 1
             if options.processes:
                 system_call(system.KILL, worker.tid, _KILL)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from swiftlet.unikernel.calls.job import ABORTED, LATE
 from swiftlet.unikernel.linux import console, system
-from swiftlet.unikernel.linux.job import ABORTED, LATE
 from swiftlet.unikernel.linux.worker import mine
 from swiftlet.unikernel.metal.words import Array, Struct, address, i64, many, place, symbol, system_call, text, u64
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from swiftlet.unikernel.linux import answer, console, crew, fault, network, options, request, system
-from swiftlet.unikernel.linux import job as jobs
-from swiftlet.unikernel.linux.figures import state
-from swiftlet.unikernel.linux.job import ANSWERED, DONE, FREE, JOBS, NEXT, READY, Job
+from swiftlet.unikernel.calls import answer
+from swiftlet.unikernel.calls.figures import state
+from swiftlet.unikernel.calls.job import ANSWERED, FREE, JOBS, READY, Job, jobs
+from swiftlet.unikernel.linux import console, crew, fault, network, options, service, system
 from swiftlet.unikernel.linux.system import Time
-from swiftlet.unikernel.linux.worker import bell
+from swiftlet.unikernel.linux.worker import DONE, NEXT, bell
 from swiftlet.unikernel.metal.words import (
     Struct,
     address,
@@ -100,7 +100,7 @@ def listen(index: u64, file: u64) -> None:
 def serve() -> None:
     """What has come, what has ended, and what can be begun; then wait."""
     for _ in range(IN_A_ROW):
-        if not request.receive():
+        if not service.receive():
             break
     crew.collect_ended()
     stuck = crew.start_waiting()
@@ -114,9 +114,10 @@ def serve() -> None:
 def finish_jobs() -> None:
     """Answer the jobs of which every task has ended."""
     for i in range(JOBS):
-        one = jobs.jobs[i]
+        one = jobs[i]
         if one.state == READY and one.counts[DONE] == one.count:
             crew.collect_ended()
+            service.count(one)
             answer.collect(one)
             one.state = ANSWERED
             answer.send_all(one)
@@ -128,7 +129,7 @@ def patience() -> u64:
     now = 0
     late = False
     for i in range(JOBS):
-        one = jobs.jobs[i]
+        one = jobs[i]
         if one.state == READY and one.deadline:
             if now == 0:
                 now = system.now(address(crew.first.time))
@@ -142,7 +143,7 @@ def patience() -> u64:
 
 def wait(nanoseconds: u64) -> None:
     """Until a file has something, a signal comes, or the time is over: ppoll(2)."""
-    state.waits += 1
+    service.desk.waits += 1
     waiting.time.seconds = nanoseconds // system.SECOND
     waiting.time.nanoseconds = nanoseconds % system.SECOND
     until = address(waiting.time) if nanoseconds else 0

@@ -5,9 +5,8 @@ FS begins at a thread's Worker, as GS at a processor's structure in the kernel. 
 
 from __future__ import annotations
 
-from swiftlet.unikernel.linux import job as jobs
+from swiftlet.unikernel.calls.job import LATE, Job, outcome_of
 from swiftlet.unikernel.linux import system
-from swiftlet.unikernel.linux.job import DONE, LATE, Job
 from swiftlet.unikernel.linux.options import options
 from swiftlet.unikernel.linux.system import Time
 from swiftlet.unikernel.metal.words import (
@@ -26,6 +25,9 @@ from swiftlet.unikernel.metal.words import (
     u32,
     u64,
 )
+
+NEXT, DONE = 0, 1
+"""Places in `Job.counts`: tasks that were started, and that have ended."""
 
 ALTERNATE = 16 << 10
 """Bytes of the stack for signals: their frame has up to 11 KiB where a processor has AMX."""
@@ -94,6 +96,11 @@ def run_task(
     raise NotImplementedError
 
 
+def is_late(job: Job, room: u64) -> bool:
+    """Whether a job's time is over. room: for a struct timespec."""
+    return job.deadline != 0 and system.now(room) >= job.deadline
+
+
 def mine() -> Worker:
     """This thread's own."""
     return at(Worker, fs(0))
@@ -143,10 +150,10 @@ def take_signals_aside(me: Worker) -> None:
 def work(me: Worker) -> None:
     """Run the task, and say how it ended."""
     job = at(Job, me.job)
-    outcome = jobs.outcome_of(job, me.ticket)
+    outcome = outcome_of(job, me.ticket)
     begin = counter()
     status = LATE
-    if not jobs.is_late(job, address(me.time)):
+    if not is_late(job, address(me.time)):
         output = job.results + me.ticket * job.room
         result = address(outcome.length)
         arena_begin(me.arena, ARENA)
