@@ -131,6 +131,25 @@ def stats(parsed: Parsed) -> int:
     return 0
 
 
+def trace(parsed: Parsed) -> int:
+    """What has happened last in a unikernel."""
+    from swiftlet.unikernel.client import Client as Caller
+    from swiftlet.unikernel.client import address_of
+    from swiftlet.unikernel.trace import events_of
+
+    with Caller(*address_of(parsed.arguments[0])) as caller:
+        events = events_of(caller)
+    if parsed.on("json"):
+        print_json([each._asdict() for each in events])
+        return 0
+    rows: list[tuple[str, ...]] = [
+        (f"{each.microseconds / 1000:.3f}", str(each.processor), each.what, f"{each.call:x}", str(each.ticket))
+        for each in events
+    ]
+    print_table(("MS", "CPU", "WHAT", "CALL", "TASK"), rows)
+    return 0
+
+
 COMMANDS = (
     Command(
         "unikernel build",
@@ -176,5 +195,19 @@ COMMANDS = (
         arguments=(1, 1),
         options=(JSON,),
         examples=("swiftlet unikernel stats localhost:7000",),
+    ),
+    Command(
+        "unikernel trace",
+        "Show what has happened last in a unikernel, and when.",
+        trace,
+        usage="HOST:PORT",
+        arguments=(1, 1),
+        options=(JSON,),
+        about=(
+            "The last 512 events, in milliseconds before now: a call's first part has arrived, all of it is ready,\n"
+            "a task has begun or ended, the call is answered, a repeated one was known, a processor has woken.\n"
+            "Behind a call that arrived or is ready stands how many tasks it has."
+        ),
+        examples=("swiftlet unikernel trace localhost:7000",),
     ),
 )

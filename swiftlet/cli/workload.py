@@ -49,6 +49,8 @@ OPTIONS = (
     Option("--stop-signal", "signal that asks the guest to end", "SIGNAL"),
     Option("--stop-timeout", "seconds after which `stop` kills it", "SECONDS"),
     Option("--as", "kind of guest: container (the default), vm or unikernel", "KIND"),
+    Option("--master", "of a unikernel: its first processor runs tasks too (compute), or serves only (serve)", "WORK"),
+    Option("--placement", "of a unikernel: fill different cores first (spread), or core after core (packed)", "WAY"),
     Option("--kernel", "of a virtual machine: a kernel that was built (swiftlet kernel ls)", "KERNEL"),
 )
 
@@ -61,6 +63,8 @@ _TEXTS = {
     "seccomp": "seccomp",
     "as": "kind",
     "kernel": "kernel",
+    "master": "master",
+    "placement": "placement",
 }
 _SWITCHES = {"interactive": "interactive", "tty": "tty", "rm": "remove", "read-only": "read_only", "userns": "userns"}
 _LISTS = {"cap-add": "cap_add", "cap-drop": "cap_drop", "tmpfs": "tmpfs"}

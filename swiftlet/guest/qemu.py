@@ -44,6 +44,7 @@ class Settings(NamedTuple):
     words for the kernel instead of `quiet`. initramfs: that the kernel starts from, "" for none. mapped: bytes of every
     image but the first, where the guest maps them instead of reading them as disks. reporting: the guest tells which
     memory it has freed, and the host has it back. volatile: its disk need not survive a power failure.
+    words: for a unikernel (`unikernel.kernel.options`).
     """
 
     name: str
@@ -62,6 +63,7 @@ class Settings(NamedTuple):
     mapped: tuple[int, ...] = ()
     reporting: bool = False
     volatile: bool = False
+    words: str = ""
 
 
 INPUT = "input"
@@ -201,7 +203,7 @@ def unikernel_argv(settings: Settings) -> tuple[str, ...]:
         "-global", "virtio-mmio.force-legacy=false",
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
         "-kernel", settings.kernel,
-        "-append", "orders=",
+        "-append", f"orders= {settings.words}".rstrip(),
         "-chardev", _sink(settings, "output"), "-serial", "chardev:output",
         "-chardev", f"socket,id=orders,fd={_number(settings, 'orders')}",
         "-device", "isa-serial,index=1,chardev=orders",

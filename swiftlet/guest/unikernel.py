@@ -118,6 +118,7 @@ def _machine(workload: Workload, place: Place, found: MachinePlace, memory: int)
         images=(),
         descriptors=descriptors,
         shares=0,
+        words=f"master={workload.master} placement={workload.placement}",
     )
     process = Hypervisor(
         rootfs=found.hypervisor,

@@ -47,6 +47,8 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     The first wins.
     command: argv; empty runs the first template's entry point.
     program: of a unikernel, the absolute path of the Python file with its tasks.
+    master: of a unikernel, what its first processor does besides serving the network: run tasks too, or nothing else.
+    placement: of a unikernel, whether tasks go to processors of different cores first, or fill core after core.
     kernel: of a virtual machine, a profile's name or the beginning of a digest; "" is the newest that was built.
     user: `name|uid[:group|gid]`; "" is root.
     stop_signal by name (`SIGTERM`); stop_timeout in seconds.
@@ -57,6 +59,8 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
     kind: GuestKind = "container"
     program: str = ""
+    master: Literal["compute", "serve"] = "compute"
+    placement: Literal["spread", "packed"] = "spread"
     kernel: str = ""
     env: dict[str, str] = {}
     workdir: str = ""

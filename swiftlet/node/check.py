@@ -86,6 +86,9 @@ def _choices(path: str) -> str:
     return f"it is one of {', '.join(word for word in choices if word != 'fake')}" if choices else ""
 
 
+_UNIKERNELS = "is for a unikernel only (--as unikernel)"
+
+
 def _complaints(workload: Workload) -> Iterable[tuple[str, str]]:
     if workload.kind == "unikernel":
         if not _is_guest_path(workload.program):
@@ -93,9 +96,15 @@ def _complaints(workload: Workload) -> Iterable[tuple[str, str]]:
         if workload.command:
             yield "$.command", "a unikernel runs its tasks and nothing else"
     elif workload.program:
-        yield "$.program", "is for a unikernel only (--as unikernel)"
+        yield "$.program", _UNIKERNELS
     elif not workload.templates:
         yield "$.templates", "is empty; name at least one, such as python@3.11"
+    if workload.kind != "unikernel":
+        for name, usual in (("master", "compute"), ("placement", "spread")):
+            if getattr(workload, name) != usual:
+                yield f"$.{name}", _UNIKERNELS
+    elif workload.master == "serve" and workload.resources.cpus <= 1:
+        yield "$.master", "a processor that only serves leaves none for tasks: give it two (--cpus 2)"
     yield from _texts(workload.command, workload.env)
     yield from _numbers(workload)
     for name in ("workdir",):

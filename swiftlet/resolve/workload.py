@@ -145,6 +145,8 @@ _FIELDS: dict[str, shape.Reader[Any]] = {
     "name": _guest_name,
     "kind": shape.one_of(*get_args(GuestKind)),
     "kernel": shape.some_text,
+    "master": shape.one_of("compute", "serve"),
+    "placement": shape.one_of("spread", "packed"),
     "env": _environment,
     "workdir": shape.checked(lambda text: spelling.parse_guest_path(text, "workdir")),
     "user": shape.text,

@@ -104,6 +104,11 @@ class Client:
             if len(payload) != wire.PART:
                 raise WireError(f"{self.name} answers in parts of another size")
 
+    @property
+    def last(self) -> int:
+        """The number of the request that was sent last, as `unikernel trace` has it."""
+        return self._next
+
     def _number(self) -> int:
         self._next += 1
         return self._next

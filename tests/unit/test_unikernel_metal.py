@@ -22,11 +22,13 @@ def compiled(tmp_path, monkeypatch):
     """Compiles a text of the dialect for this process: its exported functions, by name."""
     engines = []
 
-    def make(text):
+    def make(text, **others):
         monkeypatch.setattr(program, "_FOLDER", str(tmp_path))
-        (tmp_path / "sample.py").write_text(f"from swiftlet.unikernel.metal.words import {', '.join(WORDS)}\n{text}")
+        for name, body in {"sample": text, **others}.items():
+            every = f"from swiftlet.unikernel.metal.words import {', '.join(WORDS)}\n"
+            (tmp_path / f"{name}.py").write_text(every + body)
         machine = target_machine()
-        module = optimised(emitted(program.Program(["sample"])), machine)
+        module = optimised(emitted(program.Program(["sample", *others])), machine)
         engine = llvm.create_mcjit_compiler(module, llvm.Target.from_default_triple().create_target_machine())
         engine.finalize_object()
         engines.append(engine)
@@ -176,3 +178,24 @@ def test_fs_is_where_a_threads_own_begins(compiled):
     mine = ctypes.CDLL(None).pthread_self
     mine.restype = ctypes.c_uint64
     assert ctypes.CFUNCTYPE(ctypes.c_uint64)(find("own"))() == mine()
+
+
+def test_of_a_conditional_expression_one_side_is_evaluated(compiled):
+    find = compiled("@export\ndef first(place: u64) -> u64:\n    return many(u8, place)[0] if place else 7\n")
+    call = function(find("first"), ctypes.c_uint64)
+    there = ctypes.create_string_buffer(b"\x05")
+    assert (call(0), call(ctypes.addressof(there))) == (7, 5)
+
+
+DECLARED = "@external\ndef twice(n: u64) -> u64:\n    raise NotImplementedError\n"
+FOUR = DECLARED + "@export\ndef four(n: u64) -> u64:\n    return twice(twice(n))\n"
+
+
+def test_what_one_module_declares_another_may_define(compiled):
+    find = compiled(FOUR, other="@export\ndef twice(n: u64) -> u64:\n    return n + n\n")
+    assert function(find("four"))(3) == 12
+
+
+def test_what_is_defined_otherwise_than_declared_is_refused(compiled):
+    with pytest.raises(KernelError, match="twice is defined elsewhere with other arguments"):
+        compiled(FOUR, other="@export\ndef twice(n: u64, m: u64) -> u64:\n    return n + m\n")

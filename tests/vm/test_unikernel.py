@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import select
 import shutil
 import socket
 import struct
@@ -18,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from swiftlet.unikernel import wire
-from swiftlet.unikernel.build import build
 from swiftlet.unikernel.client import Client
 from swiftlet.unikernel.failure import DeadlineError
+from swiftlet.unikernel.trace import events_of
 from swiftlet.unikernel.wire import Message
 from tests.product import Product
 
@@ -239,6 +236,21 @@ def test_arguments_of_another_length_are_a_type_error(service: Service) -> None:
     assert outcome.status and outcome.data.startswith(b"TypeError\0the arguments of add are cut short")
 
 
+def test_what_happened_last_is_told_in_its_order(service: Service) -> None:
+    with service.client() as client:
+        client.run("add", [1, 2], 3)
+        number = client.last
+        events = [each for each in events_of(client) if each.call == number]
+    whats = [each.what for each in events]
+    assert whats[:2] == ["arrived", "ready"] and whats[-1] == "answered"
+    assert sorted(whats) == sorted(["arrived", "ready", *["begun", "ended"] * 3, "answered"])
+    assert sorted(each.ticket for each in events if each.what == "begun") == [0, 1, 2]
+    assert all(-5e6 < each.microseconds < 0 for each in events)
+    told = service.product.ok("unikernel", "trace", f"localhost:{service.port}")
+    assert told.splitlines()[0].split() == ["MS", "CPU", "WHAT", "CALL", "TASK"]
+    assert len(service.product.json("unikernel", "trace", f"localhost:{service.port}")) <= 512
+
+
 def test_garbage_is_counted_and_does_no_harm(service: Service) -> None:
     moments = random.Random(11)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, service.client() as client:
@@ -309,6 +321,8 @@ def test_a_unikernel_survives_the_daemon(product: Product) -> None:
         (("-e", "A=1"), "a unikernel has no environment"),
         (("--disk", "64M"), "a unikernel has no disk"),
         (("--network", "host"), "no part in the host's network"),
+        (("--master", "serve"), "leaves none for tasks: give it two"),
+        (("--placement", "wide"), "it is one of spread, packed"),
     ],
 )
 def test_what_a_unikernel_cannot_have_is_refused(
@@ -327,151 +341,6 @@ def test_a_program_that_cannot_be_built_is_refused_with_its_line(product: Produc
     assert "bad.py:6: add: print: a task has nowhere to print to" in refused.stderr
     missing = product.run("run", "--as", "unikernel", str(tmp_path / "none.py"))
     assert f"cannot read {tmp_path}/none.py: No such file" in missing.stderr
-
-
-ARRAYS = '''
-import numpy as np
-from typing import NamedTuple
-from swiftlet.unikernel import float64, int64, service, task
-
-class Point(NamedTuple):
-    x: float
-    y: float
-
-@task
-def solve(a: float64[:, :]) -> float64[:]:
-    """Gauss-Jordan with pivots; the right-hand side is the last column."""
-    n = a.shape[0]
-    for k in range(n):
-        p = k
-        for i in range(k + 1, n):
-            if abs(a[i, k]) > abs(a[p, k]):
-                p = i
-        if a[p, k] == 0.0:
-            raise ValueError("the matrix is singular")
-        for j in range(n + 1):
-            a[k, j], a[p, j] = a[p, j], a[k, j]
-        a[k] /= a[k, k]
-        for i in range(n):
-            if i != k:
-                a[i] -= a[i, k] * a[k]
-    return a[:, n]
-
-@task
-def middle(p: Point, q: tuple[float, float]) -> Point:
-    return Point((p.x + q[0]) / 2, (p[1] + q[1]) / 2)
-
-@task
-def count(text: bytes, letter: int) -> int:
-    n = 0
-    for each in text:
-        if each == letter:
-            n += 1
-    return n
-
-@task
-def head(text: bytes, n: int) -> bytes:
-    return text[:n]
-
-@task
-def squares(n: int) -> int64[:]:
-    return np.arange(n) ** 2
-
-@task
-def hog(n: int) -> int:
-    total = 0
-    for i in range(n):
-        total += len(np.zeros(1000))
-    return total
-
-@task
-def order(a: int64[:]) -> int64[:]:
-    return np.sort(a)
-
-@task
-def beyond(a: int64[:], i: int) -> int:
-    return a[i]
-
-@task
-def grow(n: int) -> int:
-    found = [0]
-    for i in range(n):
-        found.append(i)
-    return len(found) + found[-1]
-
-@task
-def dice(seed: int, n: int) -> float:
-    np.random.seed(seed)
-    total = 0.0
-    for i in range(n):
-        total += np.random.random()
-    return total
-
-app = service(solve, middle, count, head, squares, hog, order, beyond, grow, dice)
-'''
-
-
-@pytest.fixture(scope="module")
-def arrays(product: Product) -> Iterator[Service]:
-    made = Service(product, "arrays", "--cpus", "2", program=ARRAYS)
-    yield made
-    product.ok("rm", "-f", "arrays")
-
-
-def test_arrays_tuples_and_bytes_go_in_and_out(arrays: Service) -> None:
-    import numpy as np
-
-    moments = np.random.default_rng(3)
-    with arrays.client() as client:
-        for n in (1, 3, 16, 60):
-            a = moments.normal(size=(n, n + 1)) + n * np.eye(n, n + 1)
-            assert np.allclose(client.call("solve", a), np.linalg.solve(a[:, :n], a[:, n]), atol=1e-9)
-        with pytest.raises(ValueError, match="the matrix is singular"):
-            client.call("solve", [[0.0, 1.0]])
-        assert client.call("middle", (1.0, 2.0), (3.0, 5.0)) == (2.0, 3.5)
-        text = bytes(moments.integers(0, 256, 5000, dtype=np.uint8))
-        assert client.call("count", text, text[0]) == text.count(text[0])
-        for n in (0, 1, 7, 8, 4999, 6000):
-            assert client.call("head", text, n) == text[:n]
-        assert (client.call("squares", 9000) == np.arange(9000) ** 2).all(), "a result in many datagrams"
-        numbers = moments.integers(-1000, 1000, 9000)
-        assert (client.call("order", numbers) == np.sort(numbers)).all()
-        assert [len(each) for each in client.run("squares", [7], 64)] == [7] * 64
-
-
-def test_memory_is_used_again_and_too_much_of_it_is_an_error_of_the_task(arrays: Service) -> None:
-    with arrays.client() as client:
-        assert client.call("hog", 20000) == 20_000_000, "of 160 MB that were allocated, never much at a time"
-        assert client.call("grow", 50_000) == 100_000
-        for name, arguments in (("squares", [10**8]), ("squares", [200_000]), ("grow", [10**8])):
-            with pytest.raises(MemoryError):
-                client.call(name, *arguments)
-        assert client.run("grow", [1000], 8) == [2000] * 8
-        with pytest.raises(IndexError, match="out of bounds"):
-            client.call("beyond", [1, 2, 3], 3)
-        assert client.call("beyond", [1, 2, 3], -1) == 3
-
-
-def test_random_numbers_are_numpys(arrays: Service) -> None:
-    import numpy as np
-
-    with arrays.client() as client:
-        for seed in (0, 1, 12345):
-            expected = np.random.RandomState(seed).random_sample(2000)
-            assert client.call("dice", seed, 2000) == pytest.approx(float(sum(expected.tolist())), rel=1e-15)
-
-
-def test_arguments_that_lie_about_their_length_are_a_type_error(arrays: Service) -> None:
-    moments = random.Random(4)
-    with arrays.client() as client:
-        place, _ = client.find("solve")
-        for _ in range(200):
-            rows, columns = (moments.choice([-1, 0, 1, 2, 1 << 31, 1 << 61, (1 << 63) - 1]) for _ in range(2))
-            data = struct.pack("<2q", rows, columns) + bytes(8 * moments.randrange(4))
-            if rows * columns * 8 == len(data) - 16 and rows >= 0 <= columns:
-                continue
-            (outcome,) = client.outcomes(place, data, 1)
-            assert outcome.data.startswith(b"TypeError\0the arguments of solve are cut short"), (rows, columns)
 
 
 def test_the_client_of_the_documentation_works_as_it_stands(product: Product, tmp_path: Path) -> None:
@@ -513,114 +382,3 @@ def test_a_pool_of_concurrent_futures_runs_tasks(product: Product, monkeypatch: 
     assert "pool.py" not in str(product.json("ps", "-a"))
     with pytest.raises(RuntimeError):
         executor.submit(depth, 1)
-
-
-def started(image: Path, *flags: str, processors: int, until: bytes = b"ready\n", seconds: float = 60) -> str:
-    """What a machine that QEMU starts by itself says until it is ready, or ends."""
-    command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", str(processors), "-nodefaults"]
-    command += ["-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", str(image), *flags]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert process.stdout is not None
-    said, end = b"", time.monotonic() + seconds
-    try:
-        while until not in said and time.monotonic() < end and process.poll() is None:
-            if select.select([process.stdout], [], [], 1)[0]:
-                said += os.read(process.stdout.fileno(), 4096)
-    finally:
-        process.kill()
-        process.wait()
-    return said.decode()
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("image") / "primes.elf"
-    path.write_bytes(build(str(PRIMES)).image)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("machine", "processors", "found"),
-    [
-        ("microvm", 3, "processors 3 by 1"),
-        ("microvm,acpi=off", 1, "processors 1 by 2"),
-        ("microvm,acpi=off", 3, "processors 3 by 3"),
-        ("q35", 4, "processors 4 by 1"),
-        ("pc,acpi=off", 2, "processors 2 by 3"),
-    ],
-)
-def test_processors_are_found_by_whatever_a_machine_tells(
-    image: Path, machine: str, processors: int, found: str
-) -> None:
-    """1: ACPI's MADT, 2: the MP table, 3: QEMU's fw_cfg besides."""
-    said = started(image, "-M", machine, "-m", "64", processors=processors)
-    assert found in said and "ready" in said
-
-
-def test_sixty_four_processors_boot(image: Path) -> None:
-    said = started(image, "-M", "microvm", "-m", "128", processors=64)
-    assert "processors 64 by 1" in said and "ready" in said
-
-
-def test_too_little_memory_is_said_not_silence(image: Path) -> None:
-    said = started(image, "-M", "microvm", "-m", "3", processors=16, until=b"-m\n")
-    assert "out of memory: this machine has" in said and "give it more: -m" in said
-
-
-def test_a_machine_ends_when_it_is_told_to_on_every_type(image: Path) -> None:
-    for machine in ("microvm", "microvm,acpi=off", "q35"):
-        said = started(image, "-M", machine, "-m", "3", processors=16, until=b"never said", seconds=20)
-        assert "out of memory" in said
-
-
-@pytest.mark.fuzz
-@pytest.mark.timeout(3000, func_only=True)
-def test_changed_frames_do_no_harm_and_every_request_is_answered_once(tmp_path: Path) -> None:
-    """SWIFTLET_FUZZ_SECONDS of changed frames, then SWIFTLET_REQUESTS requests, in a network namespace of its own."""
-    (tmp_path / "tasks.py").write_text(PROGRAM)
-    image = tmp_path / "tasks.elf"
-    image.write_bytes(build(str(tmp_path / "tasks.py")).image)
-    words = [os.environ.get("SWIFTLET_FUZZ_SECONDS", "5"), os.environ.get("SWIFTLET_SEED", "1")]
-    requests = int(os.environ.get("SWIFTLET_REQUESTS", "20000"))
-    script = Path(__file__).parent / "unikernel_fuzz.py"
-    command = ["unshare", "-n", sys.executable, script, image, *words, str(requests)]
-    environment = {**os.environ, "PYTHONPATH": str(PRIMES.parents[2])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout)
-    assert told["frames"] > 1000 and told["malformed"] + told["net_malformed"] > 100
-    assert told["calls"] == requests, "none was computed twice"
-
-
-DHCP = """
-set -e
-ip link set lo up
-ip tuntap add tap0 mode tap
-ip addr add 10.9.0.1/24 dev tap0
-ip link set tap0 up
-dnsmasq --no-daemon --conf-file=/dev/null --port=0 --interface=tap0 --bind-interfaces --no-ping \\
-    --dhcp-range=10.9.0.50,10.9.0.50,1h --dhcp-leasefile=/dev/null --pid-file= 2>"$1/log" &
-server=$!
-trap 'kill $server' EXIT
-timeout 20 qemu-system-x86_64 -M microvm,acpi=off -accel tcg -cpu max -m 32 -nodefaults -display none -no-reboot \\
-    -serial "file:$1/console" -global virtio-mmio.force-legacy=false \\
-    -netdev tap,id=n,ifname=tap0,script=no,downscript=no \\
-    -device virtio-net-device,netdev=n,mac=52:54:00:aa:bb:cc -kernel "$2" &
-machine=$!
-trap 'kill $server $machine' EXIT
-for _ in $(seq 100); do grep -q ready "$1/console" 2>/dev/null && break; sleep 0.1; done
-"$3" -c 'import sys
-from swiftlet.unikernel.client import Client
-with Client("10.9.0.50", 7000) as client: print(client.call("count_primes", 1000))'
-"""
-
-
-def test_a_unikernel_without_an_address_asks_for_one(image: Path, tmp_path: Path) -> None:
-    """dnsmasq answers, in a network namespace of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(PRIMES.parents[2])}
-    words = ["unshare", "-n", "sh", "-c", DHCP, "sh", str(tmp_path), str(image), sys.executable]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60)
-    said = (tmp_path / "log").read_text()
-    assert done.stdout == "168\n", done.stderr + said
-    assert "DHCPACK(tap0) 10.9.0.50 52:54:00:aa:bb:cc" in said
-    assert "network 10.9.0.50" in (tmp_path / "console").read_text()

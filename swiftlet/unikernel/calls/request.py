@@ -5,7 +5,7 @@ The oldest job whose answer was sent gives way when a new one comes.
 
 from __future__ import annotations
 
-from swiftlet.unikernel.calls import answer, message, target
+from swiftlet.unikernel.calls import answer, message, target, trace
 from swiftlet.unikernel.calls.answer import page, received, tell
 from swiftlet.unikernel.calls.figures import state
 from swiftlet.unikernel.calls.job import (
@@ -22,6 +22,7 @@ from swiftlet.unikernel.calls.job import (
 )
 from swiftlet.unikernel.calls.message import Message
 from swiftlet.unikernel.calls.target import memcpy, memset
+from swiftlet.unikernel.calls.trace import Ring
 from swiftlet.unikernel.metal.words import address, at, many, size_of, symbol, text, u64
 
 PATIENCE = 2000
@@ -46,6 +47,10 @@ def handle() -> None:
         page(asked, target.figures_place(), target.figures_size())
     elif kind == message.HEALTH:
         page(asked, 0, 0)
+    elif kind == message.TRACE:
+        if asked.part == 0:
+            trace.show()
+        page(asked, address(trace.shown), size_of(Ring))
     elif kind == message.FETCH:
         fetch(asked)
     elif kind == message.CANCEL:
@@ -74,6 +79,7 @@ def call_(asked: Message) -> None:
         tell(asked, message.BUSY, text("every place is taken"))
         return
     state.calls += 1
+    trace.note(trace.ARRIVED, 0, asked.id, asked.count)
     add_part(at(Job, place_), asked)
 
 
@@ -83,6 +89,7 @@ def again(asked: Message, one: Job) -> None:
         add_part(one, asked)
     else:
         state.repeated += 1
+        trace.note(trace.KNOWN, 0, asked.id, asked.part)
         if one.state == ANSWERED and asked.part == 0:
             answer.send_all(one)
 
@@ -189,6 +196,7 @@ def add_part(one: Job, asked: Message) -> None:
     memset(one.outcomes, 0, one.count * OUTCOME)
     if one.deadline:
         one.deadline = target.moment() + one.deadline * target.millisecond()
+    trace.note(trace.READY, 0, one.id, one.count)
     target.begin_tasks(address(one))
 
 

@@ -8,9 +8,10 @@ processor.
 
 from __future__ import annotations
 
+from swiftlet.unikernel.calls import trace
 from swiftlet.unikernel.calls.job import FINISHED, JOBS, LATE, READY, Job, jobs, outcome_of
-from swiftlet.unikernel.kernel import apic, processor
-from swiftlet.unikernel.kernel.processor import Processor, everyone
+from swiftlet.unikernel.kernel import apic, placement, processor
+from swiftlet.unikernel.kernel.processor import Processor
 from swiftlet.unikernel.metal.words import (
     address,
     allow_interrupts,
@@ -21,6 +22,8 @@ from swiftlet.unikernel.metal.words import (
     export,
     external,
     mask_interrupts,
+    monitor,
+    mwait,
     signed,
     u64,
     wait_for_interrupt,
@@ -94,6 +97,7 @@ def run(me: Processor, job: Job, ticket: u64) -> None:
     arena_begin(me.arena, me.arena_size)
     me.job = address(job)
     me.task = ticket
+    trace.note(trace.BEGUN, me.apic, job.id, ticket)
     begin = counter()
     result = address(outcome.length)
     output = job.results + ticket * job.room
@@ -111,6 +115,7 @@ def run(me: Processor, job: Job, ticket: u64) -> None:
     if status:
         me.errors += 1
         outcome.fault = me.fault_code
+    trace.note(trace.ENDED, me.apic, job.id, ticket)
     if atomic_add(job.counts, DONE, 1) + 1 == count:
         job.ended = counter()
         job.state = FINISHED
@@ -125,24 +130,32 @@ def publish(job: Job) -> None:
     job.counts[LEFT] = wanted
     barrier()
     mask_interrupts()  # the timer's handler gives the interrupt controller commands too, and one takes two writes
-    for i in range(1, everyone.count):
-        other = processor.of(i)
+    for i in range(placement.order.count):
+        other = processor.of(placement.order.list[i])
         if wanted and other.parked:
             other.parked = 0
-            apic.send(other.apic, apic.WAKE_VECTOR)
+            if other.monitors == 0:
+                apic.send(other.apic, apic.WAKE_VECTOR)
             wanted -= 1
     allow_interrupts()
 
 
 def park(me: Processor) -> None:
-    """Sleep until somebody wakes this processor: no tick does."""
+    """Sleep until somebody wakes this processor, by an interrupt or by a write to `parked`: no tick does."""
     mask_interrupts()
     me.parked = 1
+    if me.monitors:
+        monitor(address(me.parked))
     barrier()
-    if is_waiting():
+    if is_waiting() or me.parked == 0:
         me.parked = 0
         allow_interrupts()
         return
-    wait_for_interrupt()
+    if me.monitors:
+        mwait()
+    else:
+        wait_for_interrupt()
+    if me.parked == 0:
+        trace.note(trace.WOKEN, me.apic, 0, 0)
     me.parked = 0
     me.wakeups += 1

@@ -10,8 +10,10 @@ from swiftlet.unikernel.kernel import (
     interrupt,
     memory,
     net,
+    options,
     orders,
     paging,
+    placement,
     processor,
     processors,
     service,
@@ -64,7 +66,9 @@ def live(start: u64) -> None:
     me.apic = apic.identity()
     console.say(text("swiftlet unikernel\n"))
     how = discovery.find_others(info.acpi, me.apic)
+    options.read(info.command_line)
     processors.start()
+    placement.begin(options.options.packed != 0)
     console.say(text("processors "))
     console.say_number(everyone.count)
     console.fact(text(" by "), how)
@@ -79,7 +83,7 @@ def live(start: u64) -> None:
         console.say_address(net.network.address)
         console.line()
     share_memory()
-    service.begin(1)
+    service.begin(0 if options.options.serves and everyone.count > 1 else 1)
     allow_interrupts()
     console.say(text("ready\n"))
     orders.report(text("started\n"))

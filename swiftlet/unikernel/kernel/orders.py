@@ -6,7 +6,7 @@ lines. Where nobody is at the other end, the loader's command line says what the
 
 from __future__ import annotations
 
-from swiftlet.unikernel.kernel import net
+from swiftlet.unikernel.kernel import net, options
 from swiftlet.unikernel.metal.words import Struct, address, array, in8, many, out8, place, text, u8, u64
 
 PORT = 0x2F8
@@ -42,7 +42,7 @@ def begin(line: u64) -> None:
     The port's queue stays off: turning it on would throw away what has come.
     """
     read_line(line)
-    if line == 0 or value(line, text("orders=")) == 0 or in8(STATUS) == NOBODY:
+    if line == 0 or options.value(line, text("orders=")) == 0 or in8(STATUS) == NOBODY:
         return
     orders.is_there = 1
     while orders.begun == 0:
@@ -108,24 +108,9 @@ def field(index: u64) -> u64:
 def read_line(line: u64) -> None:
     """What the command line says: `address=10.0.0.2`."""
     if line:
-        found = value(line, text("address="))
+        found = options.value(line, text("address="))
         if found:
             net.network.address = address_of(found)
-
-
-def value(line: u64, name: u64) -> u64:
-    """Where the value of a word begins; 0 where the word is not said."""
-    letters = many(u8, line)
-    wanted = many(u8, name)
-    i = 0
-    while letters[i]:
-        j = 0
-        while wanted[j] and letters[i + j] == wanted[j]:
-            j += 1
-        if wanted[j] == 0 and (i == 0 or letters[i - 1] == 32):
-            return line + i + j
-        i += 1
-    return 0
 
 
 def number(place_: u64) -> u64:

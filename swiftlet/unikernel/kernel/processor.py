@@ -56,7 +56,10 @@ class Pointer(Packed):
 
 
 class Processor(Shared):
-    """A processor. `boot.S` knows the places of the first three fields."""
+    """A processor. `boot.S` knows the places of the first three fields.
+
+    parked: it sleeps. monitors: a write to `parked` wakes it. core, rank: which of a core's siblings (`placement`).
+    """
 
     me: u64
     resume: u64
@@ -79,7 +82,9 @@ class Processor(Shared):
     deadline: u64
     interrupts: u64
     fault_code: u64
-    spare: u64
+    monitors: u64
+    core: u64
+    rank: u64
     tables = array(u64, 6)
     pointers = array(Pointer, 2)
     state = place(TaskState)

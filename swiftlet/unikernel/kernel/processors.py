@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from swiftlet.unikernel.kernel import apic, interrupt, job, memory, paging, processor
+from swiftlet.unikernel.kernel import apic, interrupt, job, memory, options, paging, processor
 from swiftlet.unikernel.kernel.processor import Processor, everyone
-from swiftlet.unikernel.metal.words import address, at, atomic_add, export, many, pause, symbol, u64
+from swiftlet.unikernel.metal.words import address, at, atomic_add, cpuid, export, many, pause, symbol, u64
 
 PAGE_OF_START = 0x8000
 """Where further processors begin: the page that the start-up interrupt names."""
@@ -40,11 +40,23 @@ def further_main(place: u64) -> None:
     processor.load(me, address(interrupt.gates))
     apic.enable()
     me.apic = apic.identity()
+    me.monitors = can_monitor()
     me.online = 1
     count_in()
     while True:
         job.work(me)
         job.park(me)
+
+
+def can_monitor() -> u64:
+    """Whether a sleeping processor sees a write: MONITOR is there, and has a line (Intel SDM 2A, CPUID leaf 5).
+
+    A machine that only knows the word for it, as QEMU's emulation does, has none, and would spin.
+    """
+    if cpuid(1, 0, 2) >> 3 & 1 == 0:
+        return 0
+    has_line = cpuid(0, 0, 0) >= 5 and cpuid(5, 0, 1) & 0xFFFF != 0
+    return 1 if has_line or options.options.monitors else 0
 
 
 def count_in() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swiftlet.unikernel.calls import answer, figures, request
+from swiftlet.unikernel.calls import answer, figures, request, trace
 from swiftlet.unikernel.calls.answer import received
 from swiftlet.unikernel.calls.figures import Core, Figures
 from swiftlet.unikernel.calls.job import ANSWERED, FINISHED, JOBS, Job, jobs
@@ -115,6 +115,7 @@ def finish_jobs() -> None:
             answer.collect(one)
             one.state = ANSWERED
             answer.send_all(one)
+            trace.note(trace.ANSWERED, 0, one.id, one.count)
 
 
 @export

@@ -6,6 +6,7 @@ the system has no more of them, tasks wait until others end.
 
 from __future__ import annotations
 
+from swiftlet.unikernel.calls import trace
 from swiftlet.unikernel.calls.job import ABORTED, JOBS, LATE, READY, Job, jobs, outcome_of
 from swiftlet.unikernel.linux import system
 from swiftlet.unikernel.linux.fault import CHILD, USER
@@ -154,6 +155,7 @@ def start(job: Job, ticket: u64) -> bool:
         return False
     crew.running += 1
     crew.started += 1
+    trace.note(trace.BEGUN, 0, job.id, ticket)
     return True
 
 
@@ -202,6 +204,7 @@ def retire(worker: Worker) -> None:
         system.advise(worker.arena + _KEPT, used - _KEPT, system.DROPPED)
     crew.running -= 1
     crew.awaited += 1
+    trace.note(trace.ENDED, 0, at(Job, worker.job).id, worker.ticket)
     release(worker)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swiftlet.unikernel.calls import answer
+from swiftlet.unikernel.calls import answer, trace
 from swiftlet.unikernel.calls.figures import state
 from swiftlet.unikernel.calls.job import ANSWERED, FREE, JOBS, READY, Job, jobs
 from swiftlet.unikernel.linux import console, crew, fault, network, options, service, system
@@ -121,6 +121,7 @@ def finish_jobs() -> None:
             answer.collect(one)
             one.state = ANSWERED
             answer.send_all(one)
+            trace.note(trace.ANSWERED, 0, one.id, one.count)
 
 
 def patience() -> u64:

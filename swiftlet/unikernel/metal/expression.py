@@ -266,8 +266,20 @@ class Expressions:
 
     def of_IfExp(self, node: ast.IfExp) -> Value:
         test = self.truth(node.test)
-        yes, no, kind = self.pair(node, self.value(node.body), self.value(node.orelse))
-        return Value(self.build.select(test, yes, no), kind)
+        first, second, after = (self.code.append_basic_block(name) for name in ("if", "else", "either"))
+        self.build.cbranch(test, first, second)
+        values, ends = [], []
+        for block, each in ((first, node.body), (second, node.orelse)):
+            self.build.position_at_end(block)
+            values.append(self.value(each))
+            ends.append(self.build.block)
+            self.build.branch(after)
+        self.build.position_at_end(after)
+        one, other, kind = self.pair(node, *values)
+        phi = self.build.phi(one.type)
+        phi.add_incoming(one, ends[0])
+        phi.add_incoming(other, ends[1])
+        return Value(phi, kind)
 
     def of_Call(self, node: ast.Call) -> Value:
         found: object = None
