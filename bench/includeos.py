@@ -39,6 +39,9 @@ ROUNDS, QUICK_ROUNDS = 30, 3
 LIMIT, QUICK_LIMIT = 1_000_000, 60_000
 """Below which primes are counted: so far that a request takes many of the clock ticks in which CPU time is counted."""
 
+COUNTED_LIMIT = 20_000
+"""The same, where instructions are counted."""
+
 IDLE_SECONDS, QUICK_IDLE_SECONDS = 30.0, 5.0
 _TICK = os.sysconf("SC_CLK_TCK")
 _BOOT_SECONDS = 20.0
@@ -208,6 +211,26 @@ def _boot(words: Sequence[str], handle: int, client: Client) -> tuple[subprocess
     raise OSError("the unikernel does not answer")
 
 
+def counted(image: str, limit: int, rounds: int) -> list[float]:
+    """Instructions that one task takes, of several machines in which a tick of the clock is an instruction (-icount)."""
+    found = []
+    for _ in range(rounds):
+        with tap() as handle, Client(GUEST, PORT, silence=5.0) as client:
+            settings = qemu.Settings(
+                "bench", "tcg", "microvm", image, 32 << 20, 1, (), ("output", "orders", "monitor", "tap"), 0
+            )
+            words = [*_by_hand(list(qemu.unikernel_argv(settings)), handle), "-icount", "shift=0,sleep=off"]
+            process, _, _ = _boot(words, handle, client)
+            try:
+                client.call("count_primes", limit)
+                (core,) = figures_of(client)["processors"]
+            finally:
+                process.kill()
+                process.wait()
+        found.append(float(core["cycles"]))
+    return found
+
+
 def idle(place: Installation, seconds: float) -> tuple[int, int]:
     """CPU ticks of a unikernel's machine in so many seconds without a request, and how often a processor woke."""
     id_, address, process = guest(place, "--as", "unikernel", "--cpus", "2", PROGRAM)
@@ -287,6 +310,9 @@ def _sizes(report: Report, place: Installation, image: str, linux: str, rounds: 
     console, answer = boots(image, rounds)
     report.add("boot_to_console_ms", median(console), "ms", console)
     report.add("boot_to_result_ms", median(answer), "ms", answer)
+    instructions = counted(image, COUNTED_LIMIT, 3)
+    report.add("icount_instructions", median(instructions), "count", instructions)
+    report.add("icount_spread", max(instructions) - min(instructions), "count")
 
 
 def _add(report: Report, samples: dict[str, dict[int, list[Sample]]], counts: Sequence[int]) -> None:

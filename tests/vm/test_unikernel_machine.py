@@ -49,13 +49,24 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def reached(image: Path, *words: str, processors: str) -> Iterator[Client]:
+def reached(image: Path, *words: str, processors: str, memory: str = "32") -> Iterator[Client]:
     """A machine that QEMU starts by itself, with these words for it, over QEMU's own network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-M", "microvm,acpi=off", "-smp", processors]
-    command += ["-m", "32", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", str(image)]
+    command += [
+        "-m",
+        memory,
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-serial",
+        "stdio",
+        "-kernel",
+        str(image),
+    ]
     command += ["-append", " ".join(words), "-global", "virtio-mmio.force-legacy=false"]
     command += ["-netdev", f"user,id=n,hostfwd=udp:127.0.0.1:{port}-:7000", "-device", "virtio-net-device,netdev=n"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -125,6 +136,13 @@ def test_processors_are_found_by_whatever_a_machine_tells(
 def test_sixty_four_processors_boot(image: Path) -> None:
     said = started(image, "-M", "microvm", "-m", "128", processors=64)
     assert "processors 64 by 1" in said and "ready" in said
+
+
+def test_as_many_processors_as_emulation_has_boot_and_answer(image: Path) -> None:
+    """QEMU asks for KVM's interrupt controller for more, and has 288 at most."""
+    with reached(image, processors="255", memory="64") as client:
+        assert client.run("count_primes", [1000], 255) == [168] * 255
+        assert len({each["apic"] for each in figures_of(client)["processors"]}) == 255
 
 
 def test_too_little_memory_is_said_not_silence(image: Path) -> None:
