@@ -212,7 +212,7 @@ def _boot(words: Sequence[str], handle: int, client: Client) -> tuple[subprocess
 
 
 def counted(image: str, limit: int, rounds: int) -> list[float]:
-    """Instructions that one task takes, of several machines in which a tick of the clock is an instruction (-icount)."""
+    """Instructions that one task takes, in machines in which a tick of the clock is an instruction (-icount)."""
     found = []
     for _ in range(rounds):
         with tap() as handle, Client(GUEST, PORT, silence=5.0) as client:
