@@ -19,7 +19,8 @@ from swiftlet.unikernel.build import build
 from swiftlet.unikernel.client import Client
 from swiftlet.unikernel.figures import figures_of
 from tests.product import eventually
-from tests.vm.test_unikernel import PRIMES, PROGRAM
+from tests.unikernel_program import PROGRAM
+from tests.vm.test_unikernel import PRIMES
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300, func_only=True)]
 
