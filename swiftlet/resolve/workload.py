@@ -32,6 +32,8 @@ def workload_of(document: Document, base: str) -> Workload:
     templates = _templates(document, found, base)
     resources = _resources(document, found)
     values = {key: _FIELDS[key](document, f"$.{key}", found[key]) for key in found if key in _FIELDS}
+    if "program" in values:
+        values["program"] = os.path.abspath(os.path.join(base, os.path.expanduser(values["program"])))
     values["volumes"] = _volumes(document, found.get("volumes", ""), base)
     values["templates"] = templates
     return Workload(**values, resources=resources)
@@ -39,6 +41,8 @@ def workload_of(document: Document, base: str) -> Workload:
 
 def _templates(document: Document, found: dict[str, Any], base: str) -> tuple[str, ...]:
     single = found.pop("template", None)
+    if found.get("kind") == "unikernel" and single is None and "templates" not in found:
+        return ()
     if (single is None) == ("templates" not in found):
         raise document.error("$", "needs either template or templates", "such as template: python@3.11")
     reader = shape.parsed(spelling.parse_reference)
@@ -144,6 +148,7 @@ _FIELDS: dict[str, shape.Reader[Any]] = {
     "command": _command,
     "name": _guest_name,
     "kind": shape.one_of(*get_args(GuestKind)),
+    "program": shape.some_text,
     "kernel": shape.some_text,
     "master": shape.one_of("compute", "serve"),
     "placement": shape.one_of("spread", "packed"),

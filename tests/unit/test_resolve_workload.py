@@ -44,6 +44,13 @@ def test_the_spellings_of_the_flags_are_understood(tmp_path):
     assert workload.read_only and workload.network == "none"
 
 
+def test_a_unikernel_has_a_program_beside_its_file_and_no_template(tmp_path):
+    (tmp_path / "w.yaml").write_text("kind: unikernel\nprogram: primes.py\nmaster: serve\nplacement: packed\ncpus: 2\n")
+    workload = load_workload(str(tmp_path / "w.yaml"))
+    assert (workload.kind, workload.program) == ("unikernel", str(tmp_path / "primes.py"))
+    assert (workload.master, workload.placement, workload.templates) == ("serve", "packed", ())
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

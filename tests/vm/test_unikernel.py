@@ -81,6 +81,17 @@ def test_tasks_are_called_as_typed(product: Product) -> None:
     product.ok("rm", "-f", "primes")
 
 
+def test_a_workload_file_says_the_same_as_the_flags(product: Product, tmp_path: Path) -> None:
+    shutil.copy(PRIMES, tmp_path / "primes.py")
+    (tmp_path / "w.yaml").write_text(
+        "kind: unikernel\nprogram: primes.py\nname: written\ncpus: 2\nports: ['7000/udp']\n"
+    )
+    product.ok("run", "-d", "-f", str(tmp_path / "w.yaml"))
+    (guest,) = product.json("inspect", "written")
+    assert product.ok("unikernel", "call", f"localhost:{port_of(guest)}", "count_primes", "10") == "4\n"
+    product.ok("rm", "-f", "written")
+
+
 def test_values_come_as_python_has_them(service: Service) -> None:
     moments = random.Random(5)
     with service.client() as client:
