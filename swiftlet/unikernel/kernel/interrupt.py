@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swiftlet.unikernel.kernel import apic, clock, orders, panic, power, processor, virtio
+from swiftlet.unikernel.kernel import apic, clock, lease, orders, panic, power, processor, virtio
 from swiftlet.unikernel.kernel.frame import Frame
 from swiftlet.unikernel.metal.words import (
     Packed,
@@ -88,6 +88,7 @@ def interrupted(frame: Frame) -> None:
         orders.poll()
         if orders.orders.killed:
             power.off(0)
+        lease.tend(True)
     late = False
     if frame.vector == apic.TIMER_VECTOR:
         late = clock.expire(me.index)

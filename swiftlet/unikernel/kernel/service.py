@@ -5,7 +5,7 @@ The first processor alone runs this. The oldest job whose answer was sent gives 
 
 from __future__ import annotations
 
-from swiftlet.unikernel.kernel import clock, job, memory, message, net, orders, power, processor, virtio
+from swiftlet.unikernel.kernel import clock, job, lease, memory, message, net, orders, power, processor, virtio
 from swiftlet.unikernel.kernel.interrupt import ABORTED
 from swiftlet.unikernel.kernel.job import DONE, FILLING, FINISHED, FREE, JOBS, LEFT, OUTCOME, READY, Job, Outcome
 from swiftlet.unikernel.kernel.message import Message
@@ -139,8 +139,12 @@ def serve(me: Processor) -> None:
     """For ever."""
     while True:
         for _ in range(FRAMES):
-            if net.receive() and net.datagram.target_port == PORT:
-                handle()
+            if net.receive():
+                if net.datagram.target_port == PORT:
+                    handle()
+                else:
+                    lease.hear()
+        lease.tend(False)
         orders.poll()
         if orders.orders.killed:
             power.off(0)
@@ -335,7 +339,8 @@ def add_part(one: Job, asked: Message) -> None:
     memory.clear(one.outcomes, one.count * OUTCOME)
     one.deadline = clock.after(one.deadline) if one.deadline else 0
     job.publish(one)
-    clock.plan()
+    if one.deadline:
+        clock.plan()
 
 
 def collect(one: Job) -> None:
