@@ -103,9 +103,7 @@ def find_others(acpi: u64, me: u64) -> u64:
     found = scan(MP_SIGNATURE, BIOS, BIOS_END, 0)
     if found == 0:
         found = scan(MP_SIGNATURE, BASE_END, BASE_END + 1024, 0)
-    told = 0
-    if found:  # a statement: of an expression with `if` both sides are computed
-        told = by_mp(at(MpPointer, found).table, me)
+    told = by_mp(at(MpPointer, found).table, me) if found else 0
     if by_fw_cfg() == 0 and told:
         return 2
     return 3

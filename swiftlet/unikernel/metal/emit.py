@@ -479,9 +479,20 @@ class _Emitter:
         return (self.build.icmp_signed if kind.signed else self.build.icmp_unsigned)(word, a, b)
 
     def of_IfExp(self, node: ast.IfExp) -> Value:
-        test = self.truth(node.test)
-        yes, no, kind = self.pair(node, self.value(node.body), self.value(node.orelse))
-        return Value(self.build.select(test, yes, no), kind)
+        yes, no, after = (self.code.append_basic_block(name) for name in ("yes", "no", "after"))
+        self.build.cbranch(self.truth(node.test), yes, no)
+        found, ends = [], []
+        for start, each in ((yes, node.body), (no, node.orelse)):
+            self.build.position_at_end(start)
+            found.append(self.value(each))
+            ends.append(self.build.block)
+            self.build.branch(after)
+        self.build.position_at_end(after)
+        *codes, kind = self.pair(node, *found)
+        phi = self.build.phi(kind.in_register)
+        for code, block in zip(codes, ends, strict=True):
+            phi.add_incoming(code, block)
+        return Value(phi, kind)
 
     def of_Call(self, node: ast.Call) -> Value:
         found: object = None
