@@ -91,6 +91,21 @@ def test_control_goes_where_it_says(compiled):
     assert [call(n) for n in range(100)] == [expected(n) for n in range(100)]
 
 
+def test_of_an_expression_with_if_only_what_is_chosen_is_computed(compiled):
+    find = compiled(
+        "calls = array(u64, 2)\n"
+        "def called(i: u64) -> u64:\n    calls[i] += 1\n    return calls[i]\n"
+        "@export\ndef choose(n: u64) -> u64:\n    return called(0) if n > 9 else (called(1) if n > 4 else 77)\n"
+        "@export\ndef count(i: u64) -> u64:\n    return calls[i]\n"
+        "@export\ndef half(x: f64) -> f64:\n    return x / 2.0 if x > 0.0 else -1.0\n"
+    )
+    choose, count = function(find("choose")), function(find("count"))
+    assert [choose(n) for n in (10, 11, 5, 1, 12)] == [1, 2, 1, 77, 3]
+    assert [count(0), count(1)] == [3, 1]
+    half = function(find("half"), ctypes.c_double, result=ctypes.c_double)
+    assert [half(3.0), half(-3.0)] == [1.5, -1.0]
+
+
 def test_signed_numbers_and_doubles(compiled):
     find = compiled(
         "@export\ndef halve(a: i64) -> i64:\n    return a >> 1 if a < 0 else -a\n"

@@ -28,11 +28,14 @@ ID, EOI, SPURIOUS, COMMAND, COMMAND_HIGH = 0x2, 0xB, 0xF, 0x30, 0x31
 TIMER, TIMER_COUNT, TIMER_NOW, TIMER_DIVIDE = 0x32, 0x38, 0x39, 0x3E
 PENDING = 1 << 12
 
+BY_128 = 0xA
+"""Intel SDM 3, figure 11-10: the timer counts every 128th tick of the bus, so it may be set for nine minutes."""
+
 INIT_OTHERS = 0xC4500
 START_OTHERS = 0xC4608
 """To all but itself: INIT, and start-up at page 8, asserted (Intel SDM 3, 11.6.1)."""
 
-DEVICE_VECTOR, WAKE_VECTOR, ABORT_VECTOR, TIMER_VECTOR, SPURIOUS_VECTOR = 32, 56, 57, 58, 63
+DEVICE_VECTOR, WAKE_VECTOR, ABORT_VECTOR, TIMER_VECTOR, CARD_VECTOR, SPURIOUS_VECTOR = 32, 56, 57, 58, 59, 63
 LINES = 24
 """Of each controller for devices."""
 
@@ -73,7 +76,7 @@ def enable() -> None:
     if controller.extended:
         write_msr(APIC_BASE, read_msr(APIC_BASE) | EXTENDED | ENABLED)
     write(SPURIOUS, 0x100 | SPURIOUS_VECTOR)
-    write(TIMER_DIVIDE, 0xB)  # by one
+    write(TIMER_DIVIDE, BY_128)
     write(TIMER, 1 << 16 | TIMER_VECTOR)
 
 
@@ -125,7 +128,7 @@ def command(target: u64, value: u64) -> None:
 
 
 def once(ticks: u64) -> None:
-    """Interrupt this processor after so many ticks of the bus; 0 for never."""
+    """Interrupt this processor after so many ticks of the timer; 0 for never."""
     write(TIMER, TIMER_VECTOR if ticks else 1 << 16 | TIMER_VECTOR)
     write(TIMER_COUNT, ticks)
 

@@ -7,19 +7,31 @@ from swiftlet.unikernel.kernel import apic, processor
 from swiftlet.unikernel.kernel.processor import everyone
 from swiftlet.unikernel.metal.words import Struct, at, counter, pause, place, u64
 
-MILLISECOND = 1_000_000
-"""Ticks of the timer: QEMU's and KVM's bus counts nanoseconds."""
+TICKS_IN_TWO = 15_625
+"""Ticks of the timer in two milliseconds: QEMU's and KVM's bus counts nanoseconds, of which 128 are a tick."""
 
-MEASURED = 200_000
-"""Ticks for which the counter is compared with the timer, once."""
+ALL = 0xFFFFFFFF
+"""What the timer can count."""
 
-LONGEST = 2000
+LONGEST = ALL * 2 // TICKS_IN_TWO
+"""Milliseconds for which it can be set: 549 seconds, so an idle machine that waits for something wakes up seven times
+an hour.
+"""
+
+MEASURED = 4000
+"""Ticks for which the counter is compared with the timer, once: half a millisecond."""
+
+LOOKS = 8
 
 
 class Rate(Struct):
-    """counts: of the time stamp counter in a millisecond; 0 as long as nobody needed it."""
+    """counts: of the time stamp counter in a millisecond; 0 as long as nobody needed it.
+
+    wake: the counter's value at which the first processor has something to do besides tasks; 0 for never.
+    """
 
     counts: u64
+    wake: u64
 
 
 rate = place(Rate)
@@ -29,23 +41,56 @@ def per_millisecond() -> u64:
     """Counts of the time stamp counter in a millisecond."""
     if rate.counts == 0:
         apic.write(apic.TIMER, 1 << 16 | apic.TIMER_VECTOR)
-        apic.write(apic.TIMER_COUNT, 0xFFFFFFFF)
-        begin = counter()
-        while 0xFFFFFFFF - apic.read(apic.TIMER_NOW) < MEASURED:
+        apic.write(apic.TIMER_COUNT, ALL)
+        begin, begin_ticks = look()
+        while begin_ticks - apic.read(apic.TIMER_NOW) < MEASURED:
             pause()
-        rate.counts = (counter() - begin) * (MILLISECOND // MEASURED)
+        end, end_ticks = look()
+        rate.counts = (end - begin) * TICKS_IN_TWO // (2 * (begin_ticks - end_ticks))
         apic.once(0)
     return rate.counts
 
 
+def look() -> tuple[u64, u64]:
+    """The counter and the timer at the same time: the best of several looks, for a host may hold this one up."""
+    best = 0
+    then = 0
+    ticks = 0
+    for i in range(LOOKS):
+        before = counter()
+        now = apic.read(apic.TIMER_NOW)
+        took = counter() - before
+        if i == 0 or took < best:
+            best = took
+            then = before + took // 2
+            ticks = now
+    return then, ticks
+
+
+def counts(milliseconds: u64) -> u64:
+    """Counts of the time stamp counter in so many milliseconds."""
+    return milliseconds * per_millisecond()
+
+
+def after(milliseconds: u64) -> u64:
+    """The counter's value in so many milliseconds."""
+    return counter() + counts(milliseconds)
+
+
 def older(then: u64, milliseconds: u64) -> bool:
     """Whether a value of the counter is so long ago."""
-    return counter() - then > milliseconds * per_millisecond()
+    return counter() - then > counts(milliseconds)
+
+
+def wake_at(then: u64) -> None:
+    """Let the first processor wake up at a value of the counter; 0 for never."""
+    rate.wake = then
+    plan()
 
 
 def plan() -> None:
     """Set the timer for the earliest deadline there is, a part of the way where that is far."""
-    first = 0
+    first = rate.wake
     for i in range(JOBS):
         one = jobs[i]
         if one.state == READY and one.deadline and (first == 0 or one.deadline < first):
@@ -54,7 +99,7 @@ def plan() -> None:
         return
     now = counter()
     wait = (first - now) // per_millisecond() + 1 if first > now else 1
-    apic.once((wait if wait < LONGEST else LONGEST) * MILLISECOND)
+    apic.once((wait if wait < LONGEST else LONGEST) * TICKS_IN_TWO // 2)
 
 
 def expire(me: u64) -> bool:

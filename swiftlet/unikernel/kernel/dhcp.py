@@ -1,16 +1,14 @@
-"""An address by DHCP, where nobody has said one: RFC 2131, with options of RFC 2132. Asked for once, at the start."""
+"""Messages of DHCP: RFC 2131, with options of RFC 2132. When which is sent is in `lease`."""
 
 from __future__ import annotations
 
-from swiftlet.unikernel.kernel import clock, memory, net
+from swiftlet.unikernel.kernel import memory, net
 from swiftlet.unikernel.metal.words import (
     Packed,
     Struct,
     array,
     at,
-    counter,
     many,
-    pause,
     place,
     size_of,
     swap16,
@@ -22,7 +20,6 @@ from swiftlet.unikernel.metal.words import (
 )
 
 SERVER_PORT, CLIENT_PORT = 67, 68
-EVERYBODY = 0xFFFFFFFF
 ASK, ANSWER, ETHERNET, HARDWARE_BYTES = 1, 2, 1, 6
 BROADCAST = 0x8000
 """The answer is to come to everybody: this machine has no address yet."""
@@ -31,12 +28,12 @@ COOKIE = 0x63538263
 """99, 130, 83, 99, as it lies there."""
 
 PAD, END = 0, 255
-MASK, ROUTER, WANTED_ADDRESS, KIND, SERVER, PARAMETERS = 1, 3, 50, 53, 54, 55
-DISCOVER, OFFER, REQUEST, ACKNOWLEDGED = 1, 2, 3, 5
+MASK, ROUTER, WANTED_ADDRESS, SECONDS, KIND, SERVER, PARAMETERS, RENEWAL, REBINDING = 1, 3, 50, 51, 53, 54, 55, 58, 59
+DISCOVER, OFFER, REQUEST, ACKNOWLEDGED, REFUSED = 1, 2, 3, 5, 6
+"""RFC 2132, 9.6."""
 
-ATTEMPTS = 5
-FIRST_WAIT = 250
-"""Milliseconds that an answer may take at first, then twice as long each time."""
+LEAST = 300
+"""Bytes of a message: RFC 1542, 2.1."""
 
 
 class Packet(Packed):
@@ -59,72 +56,63 @@ class Packet(Packed):
     cookie: u32
 
 
-class Offer(Struct):
-    """What a server has said, numbers in the host's order."""
+class Told(Struct):
+    """What a server has said last: addresses in the host's order, times in seconds, 0 where it said nothing.
+
+    hardware: of who sent it, the server or a router on the way to it.
+    """
 
     address: u64
     mask: u64
     gateway: u64
     server: u64
-    id: u64
+    seconds: u64
+    renewal: u64
+    rebinding: u64
+    hardware: u64
 
 
-offer = place(Offer)
+told = place(Told)
 
 
-def ask() -> bool:
-    """Get an address; whether there is one."""
-    offer.id = counter() & 0xFFFFFFFF
-    wait = FIRST_WAIT
-    for _ in range(ATTEMPTS):
-        if exchange(DISCOVER, OFFER, wait) and exchange(REQUEST, ACKNOWLEDGED, wait):
-            net.network.address = offer.address
-            net.network.mask = offer.mask
-            net.network.gateway = offer.gateway
-            return True
-        wait += wait
-    return False
-
-
-def exchange(kind: u64, expected: u64, milliseconds: u64) -> bool:
-    """Say something and wait for the answer to it."""
-    say(kind)
-    begin = counter()
-    while not clock.older(begin, milliseconds):
-        if net.receive() and net.datagram.target_port == CLIENT_PORT and heard(expected):
-            return True
-        pause()
-    return False
-
-
-def say(kind: u64) -> None:
-    """Send a request to everybody."""
+def say(kind: u64, id_: u64, hardware: u64, target: u64) -> None:
+    """Send a request. While this machine has an address it asks for that one, else for what it was told of."""
     start = net.reply_room()
     if start == 0:
         return
-    memory.clear(start, size_of(Packet) + 32)
+    memory.clear(start, LEAST + 4)
     packet = at(Packet, start)
     packet.operation = ASK
     packet.hardware_kind = ETHERNET
     packet.hardware_bytes = HARDWARE_BYTES
-    packet.id = offer.id
-    packet.flags = swap16(BROADCAST)
+    packet.id = id_
     packet.hardware = net.network.hardware
     packet.cookie = COOKIE
-    options = many(u8, start + size_of(Packet))
+    packet.client = swap32(net.network.address)
+    if net.network.address == 0:
+        packet.flags = swap16(BROADCAST)
+    write_options(start + size_of(Packet), kind)
+    net.send(start, LEAST, hardware, target, SERVER_PORT, CLIENT_PORT)
+
+
+def write_options(place_: u64, kind: u64) -> None:
+    """What is asked, and what is to be told. RFC 2131, table 5."""
+    options = many(u8, place_)
     options[0] = KIND
     options[1] = 1
     options[2] = kind
     options[3] = PARAMETERS
-    options[4] = 2
+    options[4] = 5
     options[5] = MASK
     options[6] = ROUTER
-    length = 7
-    if kind == REQUEST:
-        length = number_option(start + size_of(Packet), length, WANTED_ADDRESS, offer.address)
-        length = number_option(start + size_of(Packet), length, SERVER, offer.server)
+    options[7] = SECONDS
+    options[8] = RENEWAL
+    options[9] = REBINDING
+    length = 10
+    if kind == REQUEST and net.network.address == 0:
+        length = number_option(place_, length, WANTED_ADDRESS, told.address)
+        length = number_option(place_, length, SERVER, told.server)
     options[length] = END
-    net.send(start, size_of(Packet) + length + 1, net.EVERYBODY, EVERYBODY, SERVER_PORT, CLIENT_PORT)
 
 
 def number_option(options: u64, used: u64, kind: u64, value: u64) -> u64:
@@ -137,23 +125,28 @@ def number_option(options: u64, used: u64, kind: u64, value: u64) -> u64:
     return used + 6
 
 
-def heard(expected: u64) -> bool:
-    """Whether the datagram is an answer of the kind; then what it says is in `offer`."""
+def heard(id_: u64) -> u64:
+    """The kind of the datagram, if it answers the request of this number, else 0; then what it says is in `told`."""
     start = net.datagram.data
     length = net.datagram.length
-    if length < size_of(Packet):
-        return False
+    if net.datagram.target_port != CLIENT_PORT or net.datagram.source_port != SERVER_PORT or length < size_of(Packet):
+        return 0
     packet = at(Packet, start)
-    ours = packet.operation == ANSWER and packet.id == offer.id and packet.cookie == COOKIE
-    if not ours or number(start + size_of(Packet), length - size_of(Packet), KIND, 1) != expected:
-        return False
+    if packet.operation != ANSWER or packet.id != id_ or packet.cookie != COOKIE:
+        return 0
+    if packet.hardware & net.EVERYBODY != net.network.hardware:
+        return 0
     options = start + size_of(Packet)
     left = length - size_of(Packet)
-    offer.address = swap32(packet.yours)
-    offer.mask = number(options, left, MASK, 4)
-    offer.gateway = number(options, left, ROUTER, 4)
-    offer.server = number(options, left, SERVER, 4)
-    return offer.address != 0
+    told.address = swap32(packet.yours)
+    told.mask = number(options, left, MASK, 4)
+    told.gateway = number(options, left, ROUTER, 4)
+    told.server = number(options, left, SERVER, 4)
+    told.seconds = number(options, left, SECONDS, 4)
+    told.renewal = number(options, left, RENEWAL, 4)
+    told.rebinding = number(options, left, REBINDING, 4)
+    told.hardware = net.datagram.hardware
+    return number(options, left, KIND, 1)
 
 
 def number(options: u64, length: u64, kind: u64, size: u64) -> u64:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swiftlet.unikernel.calls.job import ABORTED
-from swiftlet.unikernel.kernel import apic, clock, orders, panic, power, processor, virtio
+from swiftlet.unikernel.kernel import apic, clock, lease, orders, panic, power, processor, virtio
 from swiftlet.unikernel.kernel.frame import Frame
 from swiftlet.unikernel.metal.words import (
     Packed,
@@ -27,6 +27,9 @@ FAULT_STACK_NUMBER = 1
 
 PAGE_FAULT = 14
 
+TICK_CONTROL, ONE_TICK = 0x43, 0x30
+"""Intel 8254: counter 0 in mode 0, one interrupt when a count is over; and no count is given to it."""
+
 
 class Gate(Packed):
     """Intel SDM 3, 6.14.1."""
@@ -43,9 +46,10 @@ gates = array(Gate, VECTORS)
 
 
 def begin() -> None:
-    """Fill the table, and silence the PC's old controllers."""
+    """Fill the table, and silence the PC's old controllers and the clock that its firmware has left ticking."""
     out8(0x21, 0xFF)
     out8(0xA1, 0xFF)
+    out8(TICK_CONTROL, ONE_TICK)
     for i in range(VECTORS):
         stub = symbol("vector_stubs") + 16 * i
         gate = gates[i]
@@ -75,13 +79,14 @@ def interrupted(frame: Frame) -> None:
     me.interrupts += 1
     if frame.vector == apic.SPURIOUS_VECTOR:
         return
-    if frame.vector < apic.WAKE_VECTOR and virtio.card.registers:
+    if frame.vector < apic.WAKE_VECTOR:
         virtio.acknowledge()
     apic.finish()
     if me.index == 0 and me.resume:  # while it runs a task nobody else would hear that it is to end
         orders.poll()
         if orders.orders.killed:
             power.off(0)
+        lease.tend(True)
     late = False
     if frame.vector == apic.TIMER_VECTOR:
         late = clock.expire(me.index)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from swiftlet.unikernel.kernel import (
     apic,
     console,
-    dhcp,
     discovery,
     interrupt,
+    lease,
     memory,
     net,
     options,
@@ -77,11 +77,10 @@ def live(start: u64) -> None:
     if virtio.begin():
         if net.network.hardware == 0:
             net.network.hardware = virtio.card.mac
-        if net.network.address == 0 and not dhcp.ask():
-            console.say(text("no address was said, and nobody answers DHCP\n"))
-        console.say(text("network "))
-        console.say_address(net.network.address)
-        console.line()
+        if net.network.address == 0:
+            lease.begin()
+        else:
+            net.tell()
     share_memory()
     service.begin(0 if options.options.serves and everyone.count > 1 else 1)
     allow_interrupts()

@@ -6,7 +6,7 @@ came, so nobody has to be asked for one. What is wrong in a packet is counted, a
 
 from __future__ import annotations
 
-from swiftlet.unikernel.kernel import memory, virtio
+from swiftlet.unikernel.kernel import console, memory, virtio
 from swiftlet.unikernel.metal.words import (
     Packed,
     Struct,
@@ -18,6 +18,7 @@ from swiftlet.unikernel.metal.words import (
     size_of,
     swap16,
     swap32,
+    text,
     u8,
     u16,
     u32,
@@ -297,6 +298,13 @@ def folded(total: u64) -> u64:
     return result
 
 
+def tell() -> None:
+    """Say this machine's address on the console."""
+    console.say(text("network "))
+    console.say_address(network.address)
+    console.line()
+
+
 def reply_room() -> u64:
     """Where the data of the next datagram is written; 0 when there is no room."""
     out = virtio.room()
@@ -324,7 +332,9 @@ def send(data: u64, length: u64, hardware: u64, target: u64, target_port: u64, s
 
 
 def finish(frame: u64, hardware: u64, protocol: u64, target: u64, size: u64) -> None:
-    """Write the headers before a packet's body, and send it."""
+    """Write the headers before a packet's body, and send it; without an address nobody but everybody is spoken to."""
+    if network.address == 0 and target != 0xFFFFFFFF:
+        return
     ip = at(Ip, frame + 14)
     ip.version = 0x45
     ip.service = 0

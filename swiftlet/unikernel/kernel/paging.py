@@ -87,6 +87,16 @@ def protect(start: u64, end: u64, flags: u64) -> None:
         at += 4096
 
 
+def map_device(start: u64, size: u64) -> None:
+    """Map a device's registers, wherever they lie: a firmware may put them above 4 GiB."""
+    at = start & ~(BLOCK - 1)
+    while at < start + size:
+        entries = many(u64, directory(at))
+        entries[at >> 21 & 511] = at | PRESENT | WRITABLE | LARGE | NOT_EXECUTED | UNCACHED
+        at += BLOCK
+    load_page_tables(root.tables)
+
+
 def guard(at: u64) -> None:
     """Let nobody touch a page."""
     protect(at, at + 1, 0)

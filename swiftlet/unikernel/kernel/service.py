@@ -6,7 +6,7 @@ from swiftlet.unikernel.calls import answer, figures, request, trace
 from swiftlet.unikernel.calls.answer import received
 from swiftlet.unikernel.calls.figures import Core, Figures
 from swiftlet.unikernel.calls.job import ANSWERED, FINISHED, JOBS, Job, jobs
-from swiftlet.unikernel.kernel import clock, job, memory, net, orders, power, processor, virtio
+from swiftlet.unikernel.kernel import clock, job, lease, memory, net, orders, power, processor, virtio
 from swiftlet.unikernel.kernel.processor import Processor, everyone
 from swiftlet.unikernel.metal.words import (
     Shared,
@@ -67,8 +67,12 @@ def serve(me: Processor) -> None:
     """For ever."""
     while True:
         for _ in range(FRAMES):
-            if net.receive() and net.datagram.target_port == PORT:
-                take_datagram()
+            if net.receive():
+                if net.datagram.target_port == PORT:
+                    take_datagram()
+                else:
+                    lease.hear()
+        lease.tend(False)
         orders.poll()
         if orders.orders.killed:
             power.off(0)
@@ -157,8 +161,10 @@ def take_room(place_: u64, size: u64) -> u64:
 @export
 def begin_tasks(place_: u64) -> None:
     """Let every processor see a job."""
-    job.publish(at(Job, place_))
-    clock.plan()
+    one = at(Job, place_)
+    job.publish(one)
+    if one.deadline:
+        clock.plan()
 
 
 @export

@@ -1,16 +1,14 @@
-"""The network card: a virtio device behind memory-mapped registers. Virtio 1.1, 2.6 (queues), 4.2 (registers), 5.1.
+"""The network card: a virtio device and its queues, however it is reached (`transport`). Virtio 1.1, 2.6, 3.1, 5.1.
 
 Frames come by interrupt. The interrupt only wakes the first processor, which looks at the queues by itself.
 """
 
 from __future__ import annotations
 
-from swiftlet.unikernel.kernel import memory
+from swiftlet.unikernel.kernel import console, memory, transport
 from swiftlet.unikernel.metal.words import (
-    Device,
     Shared,
     Struct,
-    address,
     array,
     at,
     barrier,
@@ -18,16 +16,11 @@ from swiftlet.unikernel.metal.words import (
     pause,
     place,
     size_of,
-    u8,
+    text,
     u16,
     u32,
     u64,
 )
-
-FIRST, DISTANCE, PLACES = 0xFEB00000, 0x200, 32
-"""QEMU 7.2, include/hw/i386/microvm: where a microvm's devices may be."""
-
-MAGIC, VERSION, NETWORK = 0x74726976, 2, 1
 
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK = 1, 2, 4, 8
 """Virtio 1.1, 2.1."""
@@ -46,49 +39,6 @@ DEVICE_WRITES, NO_INTERRUPT = 2, 1
 
 PATIENCE = 1 << 20
 """Turns of waiting for the device."""
-
-
-class Registers(Device):
-    """Virtio 1.1, 4.2.2."""
-
-    magic: u32
-    version: u32
-    device: u32
-    vendor: u32
-    device_features: u32
-    device_features_select: u32
-    reserved = array(u32, 2)
-    driver_features: u32
-    driver_features_select: u32
-    reserved_2 = array(u32, 2)
-    queue_select: u32
-    queue_most: u32
-    queue_size: u32
-    reserved_3 = array(u32, 2)
-    queue_ready: u32
-    reserved_4 = array(u32, 2)
-    notify: u32
-    reserved_5 = array(u32, 3)
-    interrupt_status: u32
-    interrupt_acknowledge: u32
-    reserved_6 = array(u32, 2)
-    status: u32
-    reserved_7 = array(u32, 3)
-    descriptors: u32
-    descriptors_high: u32
-    reserved_8 = array(u32, 2)
-    available: u32
-    available_high: u32
-    reserved_9 = array(u32, 2)
-    used: u32
-    used_high: u32
-    reserved_10 = array(u32, 22)
-    mac_0: u8  # fields and no array: each is read by itself, as wide as it is
-    mac_1: u8
-    mac_2: u8
-    mac_3: u8
-    mac_4: u8
-    mac_5: u8
 
 
 class Descriptor(Shared):
@@ -135,9 +85,9 @@ class Queue(Struct):
 
 
 class Card(Struct):
-    """The card. registers: 0 where there is none. mac: as a number, its first byte lowest."""
+    """The card. mac: as a number, its first byte lowest."""
 
-    registers: u64
+    is_there: u64
     mac: u64
     receive = place(Queue)
     send = place(Queue)
@@ -150,39 +100,39 @@ card = place(Card)
 
 
 def begin() -> bool:
-    """Find the card and set it up; whether there is one."""
-    for i in range(PLACES):
-        found = at(Registers, FIRST + i * DISTANCE)
-        if found.magic == MAGIC and found.version == VERSION and found.device == NETWORK:
-            card.registers = address(found)
-            return set_up(found)
-    return False
-
-
-def set_up(device: Registers) -> bool:
-    """Virtio 1.1, 3.1.1."""
-    device.status = 0
-    device.status = ACKNOWLEDGE | DRIVER
-    device.driver_features_select = 0
-    device.driver_features = FEATURE_MAC
-    device.driver_features_select = 1
-    device.driver_features = FEATURE_VERSION_1 >> 32
-    device.status = ACKNOWLEDGE | DRIVER | FEATURES_OK
-    if device.status & FEATURES_OK == 0:
+    """Find the card and set it up; whether there is one. Says why where there is none."""
+    why = transport.find()
+    if why == 0 and not set_up():
+        why = text("the network card cannot do what this driver needs")
+    if why:
+        console.say(why)
+        console.line()
         return False
-    make(device, RECEIVE, card.receive)
-    make(device, SEND, card.send)
-    card.mac = device.mac_0 | device.mac_1 << 8 | device.mac_2 << 16
-    card.mac = card.mac | device.mac_3 << 24 | device.mac_4 << 32 | device.mac_5 << 40
-    for i in range(SLOTS):
-        offer(i)
-    device.status = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK
-    device.notify = RECEIVE
+    card.is_there = 1
     return True
 
 
-def make(device: Registers, number: u64, queue: Queue) -> None:
-    """Make a queue and tell the device of it."""
+def set_up() -> bool:
+    """Virtio 1.1, 3.1.1."""
+    transport.reset()
+    transport.set_status(ACKNOWLEDGE | DRIVER)
+    transport.accept(FEATURE_MAC | FEATURE_VERSION_1)
+    transport.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK)
+    if transport.status() & FEATURES_OK == 0:
+        return False
+    transport.listen()
+    if not make(RECEIVE, card.receive) or not make(SEND, card.send):
+        return False
+    card.mac = transport.mac()
+    for i in range(SLOTS):
+        offer(i)
+    transport.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK)
+    transport.ring(RECEIVE)
+    return True
+
+
+def make(number: u64, queue: Queue) -> bool:
+    """Make a queue and tell the card of it; whether it takes it."""
     queue.descriptors = memory.take(size_of(Descriptor) * SLOTS, 16)
     queue.available = memory.take(size_of(Available) + 2, 16)
     queue.used = memory.take(size_of(Used) + 2, 16)
@@ -194,15 +144,7 @@ def make(device: Registers, number: u64, queue: Queue) -> None:
         descriptors[i].flags = 0 if number == SEND else DEVICE_WRITES
     if number == SEND:  # what was sent nobody waits for
         at(Available, queue.available).flags = NO_INTERRUPT
-    device.queue_select = number
-    device.queue_size = SLOTS
-    device.descriptors = queue.descriptors
-    device.descriptors_high = queue.descriptors >> 32
-    device.available = queue.available
-    device.available_high = queue.available >> 32
-    device.used = queue.used
-    device.used_high = queue.used >> 32
-    device.queue_ready = 1
+    return transport.add_queue(number, SLOTS, queue.descriptors, queue.available, queue.used, number == RECEIVE)
 
 
 def offer(number: u64) -> None:
@@ -215,13 +157,13 @@ def offer(number: u64) -> None:
 
 def acknowledge() -> None:
     """Tell the device that its interrupt has come."""
-    device = at(Registers, card.registers)
-    device.interrupt_acknowledge = device.interrupt_status
+    if card.is_there:
+        transport.acknowledge()
 
 
 def is_waiting() -> bool:
     """Whether a frame has come."""
-    return card.registers != 0 and at(Used, card.receive.used).index != card.receive.seen & 0xFFFF
+    return card.is_there != 0 and at(Used, card.receive.used).index != card.receive.seen & 0xFFFF
 
 
 def next_frame() -> u64:
@@ -250,7 +192,7 @@ def done(slot: u64) -> None:
     card.received += 1
     offer(slot)
     if card.receive.seen & 15 == 0:
-        at(Registers, card.registers).notify = RECEIVE
+        transport.ring(RECEIVE)
 
 
 def flush() -> None:
@@ -285,4 +227,4 @@ def send(length: u64) -> None:
     available.index = queue.sent
     barrier()
     card.sent += 1
-    at(Registers, card.registers).notify = SEND
+    transport.ring(SEND)
