@@ -50,6 +50,7 @@ OPTIONS = (
     Option("--stop-timeout", "seconds after which `stop` kills it", "SECONDS"),
     Option("--as", "kind of guest: container (the default), vm or unikernel", "KIND"),
     Option("--kernel", "of a virtual machine: a kernel that was built (swiftlet kernel ls)", "KERNEL"),
+    Option("--cpu-level", "of a unikernel: x86-64-v2 (the default), v3 (AVX2) or v4 (AVX-512)", "LEVEL"),
 )
 
 _TEXTS = {
@@ -61,6 +62,7 @@ _TEXTS = {
     "seccomp": "seccomp",
     "as": "kind",
     "kernel": "kernel",
+    "cpu-level": "cpu_level",
 }
 _SWITCHES = {"interactive": "interactive", "tty": "tty", "rm": "remove", "read-only": "read_only", "userns": "userns"}
 _LISTS = {"cap-add": "cap_add", "cap-drop": "cap_drop", "tmpfs": "tmpfs"}

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 Network = Literal["bridge", "none", "host"]
+CpuLevel = Literal["", "v2", "v3", "v4"]
 GuestKind = Literal["container", "vm", "unikernel", "fake"]
 
 
@@ -47,6 +48,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     The first wins.
     command: argv; empty runs the first template's entry point.
     program: of a unikernel, the absolute path of the Python file with its tasks.
+    cpu_level: of x86-64, that a unikernel's tasks are compiled for; "" is v2.
     kernel: of a virtual machine, a profile's name or the beginning of a digest; "" is the newest that was built.
     user: `name|uid[:group|gid]`; "" is root.
     stop_signal by name (`SIGTERM`); stop_timeout in seconds.
@@ -57,6 +59,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
     kind: GuestKind = "container"
     program: str = ""
+    cpu_level: CpuLevel = ""
     kernel: str = ""
     env: dict[str, str] = {}
     workdir: str = ""

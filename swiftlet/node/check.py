@@ -92,6 +92,8 @@ def _complaints(workload: Workload) -> Iterable[tuple[str, str]]:
             yield "$.program", "is the absolute path of a Python file with tasks"
         if workload.command:
             yield "$.command", "a unikernel runs its tasks and nothing else"
+    elif workload.cpu_level:
+        yield "$.cpu_level", "is for a unikernel only (--as unikernel)"
     elif workload.program:
         yield "$.program", "is for a unikernel only (--as unikernel)"
     elif not workload.templates:

@@ -11,15 +11,16 @@ The status is 0, or that of an exception, which `exception` then describes.
 from __future__ import annotations
 
 import os
-
-os.environ["NUMBA_CPU_NAME"] = "x86-64-v2"  # before numba is imported, or what is called uses this host's instructions
-os.environ["NUMBA_CPU_FEATURES"] = ""
-
 import pickle
 import re
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from swiftlet.unikernel import level
+
+if not level.chosen():  # numba reads it when it is imported
+    level.choose(level.DEFAULT)
 
 import llvmlite.binding as llvm
 import numba
@@ -84,7 +85,7 @@ def compiled(path: str) -> Compiled:
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
     flags.nrt, flags.error_model, flags.boundscheck = True, "python", True
     context = cpu_target.target_context.with_aot_codegen("tasks")
-    context._internal_codegen = _Codegen("tasks", "x86-64-v2")
+    context._internal_codegen = _Codegen("tasks", level.processor())
     with global_compiler_lock:
         library = context.codegen().create_library("tasks")
         library._optimize_final_module = lambda: None  # it would drop what is called by another name only
@@ -183,7 +184,7 @@ def _emitted(module: Any, names: list[str]) -> bytes:
     for each in module.global_variables:
         if not each.is_declaration:
             each.linkage = "internal"
-    machine = target_machine("x86-64-v2", "", 3)
+    machine = target_machine(level.processor(), "", 3)
     module = optimised(with_attributes(str(module)), machine, 3)
     return bytes(machine.emit_object(module))
 
