@@ -163,3 +163,20 @@ def test_the_level_is_shown_and_names_an_image_of_its_own(product: Product, vect
     assert product.json("unikernel", "build", str(PRIMES))["digest"] == built["v2"]["digest"]
     refused = product.run("unikernel", "build", str(PRIMES), "--cpu-level", "v5")
     assert refused.returncode == 125 and "there are v2, v3, v4" in refused.stderr
+
+
+def test_a_pool_starts_a_machine_of_a_level(product: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    from swiftlet.unikernel import Executor
+
+    def count_primes(limit: int) -> int:
+        return limit
+
+    for name, value in product.environment.items():
+        monkeypatch.setenv(name, value)
+    with Executor(str(PRIMES), cpu_level="v3") as executor:
+        assert executor.submit(count_primes, 20000).result() == 2262
+        assert "v3" in {each["workload"]["cpu_level"] for each in product.json("inspect", *guests(product))}
+
+
+def guests(product: Product) -> list[str]:
+    return [each["name"] for each in product.json("ps")]
