@@ -324,7 +324,7 @@ method KernelExplain(option: string, kernel: ?string) -> (
 
 type UnikernelTask (name: string, arguments: [][]string, result: string, line: int)
 
-type Unikernel (digest: string, bytes: int, path: string, tasks: []UnikernelTask)
+type Unikernel (digest: string, bytes: int, level: string, path: string, tasks: []UnikernelTask)
 
 method KernelRemove(kernel: string) -> (kernel: KernelLine, bytes: int)
 
@@ -341,8 +341,12 @@ method ImageBuild(
 ) -> (progress: ?Progress, images: ?[]DiskImage, kernel: ?string)
 
 # A program of tasks as an image that a machine starts by itself, or (target: linux) as a static program of Linux with
-# the same tasks. path: of the program, and of what is made of it, absolute.
-method UnikernelBuild(path: string, target: ?string) -> (progress: ?Progress, unikernel: ?Unikernel, reused: ?bool)
+# the same tasks. path: of the program, and of what is made of it, absolute. level: of x86-64, v2, v3 or v4.
+method UnikernelBuild(
+  path: string,
+  target: ?string,
+  level: ?string
+) -> (progress: ?Progress, unikernel: ?Unikernel, reused: ?bool)
 
 # Starts two throw-away copies of a virtual machine (or of a workload): one as it is, one that is looked into.
 method BootProfile(guest: ?string, workload: ?object) -> (progress: ?Progress, profile: ?object)

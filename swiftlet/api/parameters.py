@@ -228,10 +228,11 @@ class BootProfile(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class UnikernelBuild(msgspec.Struct, forbid_unknown_fields=True):
-    """path: absolute, of a Python file with tasks. target: unikernel or linux."""
+    """path: absolute, of a Python file with tasks. target: unikernel or linux. level: of x86-64."""
 
     path: str
     target: str = "unikernel"
+    level: str = "v2"
 
 
 class ImageBuild(msgspec.Struct, forbid_unknown_fields=True):

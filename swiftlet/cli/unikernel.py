@@ -22,7 +22,11 @@ _NAMES = {"i": "int", "f": "float", "b": "bool"}
 
 def build(parsed: Parsed) -> int:
     """Build a program's image, and copy it where it is wanted."""
-    wanted = {"path": os.path.abspath(parsed.arguments[0]), "target": parsed.one("target", "unikernel")}
+    wanted = {
+        "path": os.path.abspath(parsed.arguments[0]),
+        "target": parsed.one("target", "unikernel"),
+        "level": parsed.one("cpu-level", "v2"),
+    }
     begin = time.monotonic()
     with Client() as client:
         answer = last_of(client, "UnikernelBuild", wanted, quiet=parsed.on("quiet") or parsed.on("json"))
@@ -155,10 +159,11 @@ COMMANDS = (
         "unikernel build",
         "Build a program of tasks as an image that boots by itself.",
         build,
-        usage="PROGRAM [-o PATH] [--target linux]",
+        usage="PROGRAM [-o PATH] [--target linux] [--cpu-level v3]",
         arguments=(1, 1),
         options=(
             Option("--target", "unikernel, or linux: a static program of Linux with the same tasks", "TARGET"),
+            Option("--cpu-level", "compile for x86-64-v2 (the default), v3 (AVX2) or v4 (AVX-512)", "LEVEL"),
             Option("-o --output", "copy the image there", "PATH"),
             Option("-q --quiet", "print the image's path only"),
             JSON,

@@ -52,6 +52,7 @@ OPTIONS = (
     Option("--master", "of a unikernel: its first processor runs tasks too (compute), or serves only (serve)", "WORK"),
     Option("--placement", "of a unikernel: fill different cores first (spread), or core after core (packed)", "WAY"),
     Option("--kernel", "of a virtual machine: a kernel that was built (swiftlet kernel ls)", "KERNEL"),
+    Option("--cpu-level", "of a unikernel: x86-64-v2 (the default), v3 (AVX2) or v4 (AVX-512)", "LEVEL"),
 )
 
 _TEXTS = {
@@ -65,6 +66,7 @@ _TEXTS = {
     "kernel": "kernel",
     "master": "master",
     "placement": "placement",
+    "cpu-level": "cpu_level",
 }
 _SWITCHES = {"interactive": "interactive", "tty": "tty", "rm": "remove", "read-only": "read_only", "userns": "userns"}
 _LISTS = {"cap-add": "cap_add", "cap-drop": "cap_drop", "tmpfs": "tmpfs"}

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 Network = Literal["bridge", "none", "host"]
+CpuLevel = Literal["", "v2", "v3", "v4"]
 GuestKind = Literal["container", "vm", "unikernel", "fake"]
 
 
@@ -49,6 +50,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     program: of a unikernel, the absolute path of the Python file with its tasks.
     master: of a unikernel, what its first processor does besides serving the network: run tasks too, or nothing else.
     placement: of a unikernel, whether tasks go to processors of different cores first, or fill core after core.
+    cpu_level: of x86-64, that a unikernel's tasks are compiled for; "" is v2.
     kernel: of a virtual machine, a profile's name or the beginning of a digest; "" is the newest that was built.
     user: `name|uid[:group|gid]`; "" is root.
     stop_signal by name (`SIGTERM`); stop_timeout in seconds.
@@ -61,6 +63,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     program: str = ""
     master: Literal["compute", "serve"] = "compute"
     placement: Literal["spread", "packed"] = "spread"
+    cpu_level: CpuLevel = ""
     kernel: str = ""
     env: dict[str, str] = {}
     workdir: str = ""

@@ -100,7 +100,7 @@ def _complaints(workload: Workload) -> Iterable[tuple[str, str]]:
     elif not workload.templates:
         yield "$.templates", "is empty; name at least one, such as python@3.11"
     if workload.kind != "unikernel":
-        for name, usual in (("master", "compute"), ("placement", "spread")):
+        for name, usual in (("master", "compute"), ("placement", "spread"), ("cpu_level", "")):
             if getattr(workload, name) != usual:
                 yield f"$.{name}", _UNIKERNELS
     elif workload.master == "serve" and workload.resources.cpus <= 1:

@@ -151,9 +151,15 @@ def _done(request: dict[str, Any], channel: Channel, output: int, shut_in_by: tu
         function = getattr(importlib.import_module(module), name)
         return {"result": function(request["parameters"], output, lambda *told: channel.send({"progress": told}))}
     except SwiftletError as error:
-        return {"error": {"kind": error.kind, "message": str(error), "hint": error.hint}}
+        return _error(error.kind, str(error), error.hint)
     except MemoryError:
-        return {"error": {"kind": "InputError", "message": "the program's top level takes too much memory", "hint": ""}}
+        return _error("InputError", "the program's top level takes too much memory")
+    except Exception as error:  # which nobody has foreseen: Numba's own, or of what the program has changed in it
+        return _error("InputError", f"the compiler broke: {type(error).__name__}: {error}", "write the task in another way")
+
+
+def _error(kind: str, message: str, hint: str = "") -> dict[str, Any]:
+    return {"error": {"kind": kind, "message": message, "hint": hint}}
 
 
 if __name__ == "__main__":

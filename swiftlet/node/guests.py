@@ -232,7 +232,7 @@ class Guests:
     async def _machine(self, guest: Guest, rootfs: Rootfs, progress: Progress) -> Found | None:
         """What a virtual machine around this root is made of; None for a guest that is none."""
         if guest.workload.kind == "unikernel":
-            program = await self.programs.find(guest.workload.program, progress)
+            program = await self.programs.find(guest.workload.program, guest.workload.cpu_level, progress)
             return self.machines.of_program(program, await self._root((HYPERVISOR,), progress))
         if guest.workload.kind != "vm":
             return None

@@ -1,10 +1,10 @@
-"""Unikernels that were built: kept in the cache by the digest of all that they are made of, the target among it.
+"""Unikernels that were built: kept in the cache by the digest of all that they are made of, target and level among it.
 
 ::
 
     CACHE/unikernels/DIGEST/        complete since it came there by rename
       image.elf                     what a machine starts; of the target `linux` a program of Linux
-      unikernel.json                its tasks and its size
+      unikernel.json                its tasks, the level of x86-64 that they are for, and its size
     CACHE/unikernels/DIGEST.json    of a program that imports modules beside it: which those were, the last time;
                                     DIGEST is without them here
 
@@ -39,17 +39,17 @@ class Programs:
     def __init__(self, workers: Workers, cache: str) -> None:
         self._workers = workers
         self._cache = cache
-        self._known: dict[str, tuple[Program, Stamps]] = {}
+        self._known: dict[tuple[str, str], tuple[Program, Stamps]] = {}
 
-    async def find(self, path: str, progress: Progress) -> Program:
+    async def find(self, path: str, level: str, progress: Progress) -> Program:
         """The unikernel of a program as it is now. Raises InputError, KernelError, HostError, FullError, StoreError."""
-        program, stamps = self._known.get(path, (None, []))
+        program, stamps = self._known.get((path, level), (None, []))
         if program and os.path.exists(program.image) and all((each[0], *stamp_of(each[0])) == each for each in stamps):
             return program
-        found = await self._workers.run("unikernel_build", {"path": path}, progress)
+        found = await self._workers.run("unikernel_build", {"path": path, "level": level}, progress)
         digest = str(found["unikernel"]["digest"])
         program = Program(digest, f"{self._cache}/{FOLDER}/{digest}/image.elf")
-        self._known[path] = program, [tuple(each) for each in found["stamps"]]
+        self._known[path, level] = program, [tuple(each) for each in found["stamps"]]
         return program
 
 
@@ -62,37 +62,40 @@ class _Made(msgspec.Struct):
 
 def build(work: Work) -> dict[str, Any]:
     """In a worker: build a program's image, or find that it is there. Raises InputError for another target."""
+    from swiftlet.unikernel import level as levels
     from swiftlet.unikernel import made
     from swiftlet.unikernel.build import check_host
 
     path, target = work.parameters["path"], work.parameters.get("target", made.UNIKERNEL)
+    level = work.parameters.get("level") or levels.DEFAULT
     if target not in (made.UNIKERNEL, made.LINUX):
         raise InputError(f"no target: {target!r}", f"there are {made.UNIKERNEL} and {made.LINUX}")
+    levels.check(level)
     check_host()
     cache = f"{work.layout.cache}/{FOLDER}"
-    plain = made.digest_of(path, target)
+    plain = made.digest_of(path, target, level)
     modules = _modules(f"{cache}/{plain}.json")
     stamps = _stamps(path, modules)
-    digest = made.digest_of(path, target, modules) if all(os.path.exists(each[0]) for each in stamps) else plain
+    digest = made.digest_of(path, target, level, modules) if all(os.path.exists(each[0]) for each in stamps) else plain
     reused = os.path.exists(f"{cache}/{digest}/unikernel.json")
     if not reused:
-        result, image = _made(path, target, work)
+        result, image = _made(path, target, level, work)
         stamps = _stamps(path, result.modules)
-        digest = made.digest_of(path, target, result.modules)
-        _keep(cache, digest, image, 0o755 if target == made.LINUX else 0o444, result)
+        digest = made.digest_of(path, target, level, result.modules)
+        _keep(cache, digest, image, 0o755 if target == made.LINUX else 0o444, result, level)
         _note(f"{cache}/{plain}.json", modules, result.modules)
     with open(f"{cache}/{digest}/unikernel.json") as file:
         document = {**json.load(file), "path": f"{cache}/{digest}/image.elf"}
     return {"unikernel": document, "reused": reused, "stamps": stamps}
 
 
-def _made(path: str, target: str, work: Work) -> tuple[_Made, bytes]:
+def _made(path: str, target: str, level: str, work: Work) -> tuple[_Made, bytes]:
     from swiftlet.node import confined
 
     folder = os.path.dirname(path)
     result, image = confined.run(
         "swiftlet.unikernel.made:make",
-        {"path": path, "target": target},
+        {"path": path, "target": target, "level": level},
         [path if folder == "/" else folder],
         lambda text, done, total: work.progress("build", text, done, total),
     )
@@ -128,12 +131,12 @@ def _note(path: str, before: list[str], now: list[str]) -> None:
     os.rename(file.name, path)
 
 
-def _keep(cache: str, digest: str, image: bytes, mode: int, made: _Made) -> None:
+def _keep(cache: str, digest: str, image: bytes, mode: int, made: _Made, level: str) -> None:
     os.makedirs(cache, mode=0o700, exist_ok=True)
     with making(cache) as interim:
         whole = f"{interim}/unikernel"
         os.mkdir(whole, 0o700)
-        record = json.dumps({"digest": digest, "bytes": len(image), "tasks": made.tasks}).encode()
+        record = json.dumps({"digest": digest, "bytes": len(image), "level": level, "tasks": made.tasks}).encode()
         for name, data, rights in (("image.elf", image, mode), ("unikernel.json", record, 0o444)):
             with open(f"{whole}/{name}", "xb") as file:
                 file.write(data)

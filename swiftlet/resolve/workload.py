@@ -152,6 +152,7 @@ _FIELDS: dict[str, shape.Reader[Any]] = {
     "kernel": shape.some_text,
     "master": shape.one_of("compute", "serve"),
     "placement": shape.one_of("spread", "packed"),
+    "cpu_level": shape.one_of("v2", "v3", "v4"),
     "env": _environment,
     "workdir": shape.checked(lambda text: spelling.parse_guest_path(text, "workdir")),
     "user": shape.text,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from swiftlet.model.error import HostError
 from swiftlet.unikernel import elf, link, runtime_for
+from swiftlet.unikernel import level as levels
 from swiftlet.unikernel.signature import Signature, described
 
 if TYPE_CHECKING:
@@ -45,9 +46,13 @@ def check_host() -> None:
             raise HostError(f"no {name} here to build unikernels with", _INSTALL) from None
 
 
-def build(path: str, progress: Progress = lambda text, done, total: None) -> Built:
-    """Build a program's image. Raises InputError (file, line, reason), KernelError, HostError."""
+def build(path: str, progress: Progress = lambda text, done, total: None, level: str = levels.DEFAULT) -> Built:
+    """Build a program's image, its tasks for a level of x86-64: the same whenever this process builds one.
+
+    Raises InputError (file, line, reason), KernelError, HostError.
+    """
     check_host()
+    levels.choose(level)
     progress("tasks", 0, 3)
     from swiftlet.unikernel import compile as tasks  # which sets what numba reads when it is imported
     from swiftlet.unikernel.metal.assemble import INTEGERS_ONLY, assembled, compiled
@@ -74,7 +79,8 @@ def with_runtime(path: str, own: Sequence[elf.Object], program: Compiled) -> lis
     runtime_for.check(path, tasks.undefined, set().union(memory.defined, *(each.defined for each in own)))
     needed = tasks.undefined.union(*(each.undefined for each in own))
     runtime = compiled(runtime_for.modules_for(needed), kept=runtime_for.kept_for(needed))
-    return [*own, elf.parse(runtime, "runtime"), tasks, memory]
+    features = elf.parse(assembled(levels.table(levels.chosen())), "level")
+    return [*own, elf.parse(runtime, "runtime"), tasks, memory, features]
 
 
 def whole(

@@ -1,11 +1,13 @@
 """A program of tasks becomes a static program of Linux: the same tasks' object, linked with another service.
 
-Needs no compiler, assembler, linker or C library of the host's, as `build`. The result runs on any Linux for x86-64-v2.
+Needs no compiler, assembler, linker or C library of the host's, as `build`. The result runs on any Linux for x86-64,
+on processors of the level that its tasks were compiled for.
 """
 
 from __future__ import annotations
 
 from swiftlet.unikernel import elf, link
+from swiftlet.unikernel import level as levels
 from swiftlet.unikernel.build import HERE, Built, Progress, check_host, whole, with_runtime
 
 BASE = 0x400000
@@ -16,9 +18,10 @@ ENTRY = "_start"
 _SERVICE = ("linux.main",)
 
 
-def build(path: str, progress: Progress = lambda text, done, total: None) -> Built:
-    """Build a program's executable. Raises InputError (file, line, reason), KernelError, HostError."""
+def build(path: str, progress: Progress = lambda text, done, total: None, level: str = levels.DEFAULT) -> Built:
+    """Build a program's executable, as `build.build` an image. Raises InputError, KernelError, HostError."""
     check_host()
+    levels.choose(level)
     progress("tasks", 0, 3)
     from swiftlet.unikernel import compile as tasks  # which sets what numba reads when it is imported
     from swiftlet.unikernel.metal.assemble import assembled, compiled

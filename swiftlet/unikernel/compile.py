@@ -11,15 +11,16 @@ The status is 0, or that of an exception, which `exception` then describes.
 from __future__ import annotations
 
 import os
-
-os.environ["NUMBA_CPU_NAME"] = "x86-64-v2"  # before numba is imported, or what is called uses this host's instructions
-os.environ["NUMBA_CPU_FEATURES"] = ""
-
 import pickle
 import re
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from swiftlet.unikernel import level
+
+if not level.chosen():  # numba reads it when it is imported
+    level.choose(level.DEFAULT)
 
 import llvmlite.binding as llvm
 import numba
@@ -29,12 +30,14 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
 from swiftlet.model.error import InputError
-from swiftlet.unikernel import access, adapter, declare, failure
+from swiftlet.unikernel import access, adapter, arithmetic, declare, failure
 from swiftlet.unikernel.load import load, signature_of
 from swiftlet.unikernel.metal.assemble import optimised, target_machine
 from swiftlet.unikernel.metal.emit import with_attributes
 from swiftlet.unikernel.sharing import Shared
 from swiftlet.unikernel.signature import Signature, name_of
+
+assert arithmetic  # imported for what it tells Numba
 
 _WORDS = (
     "read_int", "read_float", "read_bytes", "write_int", "write_float", "write_byte", "pointer_int", "pointer_float",
@@ -84,7 +87,7 @@ def compiled(path: str) -> Compiled:
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
     flags.nrt, flags.error_model, flags.boundscheck = True, "python", True
     context = cpu_target.target_context.with_aot_codegen("tasks")
-    context._internal_codegen = _Codegen("tasks", "x86-64-v2")
+    context._internal_codegen = _Codegen("tasks", level.processor())
     with global_compiler_lock:
         library = context.codegen().create_library("tasks")
         library._optimize_final_module = lambda: None  # it would drop what is called by another name only
@@ -118,6 +121,7 @@ def _adapter(
             library=library,
         )
     except (errors.NumbaError, ImportError, NotImplementedError) as error:
+        _check_result(function, signature, path)
         raise _refusal(error, path) from None
     _check_result(function, signature, path)
     return str(made.fndesc.llvm_func_name)
@@ -134,9 +138,11 @@ def _check_result(function: Any, signature: Signature, path: str) -> None:
     """Refuse a task that returns another kind of number than it says: CPython would not turn it into that one."""
     for each in function.overloads.values():
         found = each.signature.return_type
-        if signature.result in _RESULTS and numba.types.unliteral(found) not in _RESULTS[signature.result]:
+        is_other = signature.result in _RESULTS and numba.types.unliteral(found) not in _RESULTS[signature.result]
+        if found == types.none or is_other:
+            shown = "nothing" if found == types.none else found
             place = f"{os.path.basename(path)}:{signature.line}: {signature.name}"
-            raise InputError(f"{place} returns {found}, and says {name_of(signature.result)}", "return what it says")
+            raise InputError(f"{place} returns {shown}, and says {name_of(signature.result)}", "return what it says")
 
 
 _PREAMBLE = ("Failed in nopython mode", "During:", "- Resolution failure", "- argument", "File ", "<source", "[")
@@ -183,7 +189,7 @@ def _emitted(module: Any, names: list[str]) -> bytes:
     for each in module.global_variables:
         if not each.is_declaration:
             each.linkage = "internal"
-    machine = target_machine("x86-64-v2", "", 3)
+    machine = target_machine(level.processor(), "", 3)
     module = optimised(with_attributes(str(module)), machine, 3)
     return bytes(machine.emit_object(module))
 
@@ -196,9 +202,9 @@ def _resolved(code: str) -> str:
     return _UNRESOLVED.sub(r'@".numba.unresolved$\1" = internal constant ptr @\1', code)
 
 
-_PICKLE = re.compile(
-    r'^@(\.const\.pickledata\.[0-9a-f]+(?:\.\d+)?) = internal constant \[(\d+) x i8\] c"(.*)"(.*)$', re.MULTILINE
-)
+_PICKLED = r"@(\.const\.pickledata\.[0-9a-f]+(?:\.\d+)*)"  # LLVM numbers a name anew whenever it links two
+_PICKLE = re.compile(rf'^{_PICKLED} = internal constant \[(\d+) x i8\] c"(.*)"(.*)$', re.MULTILINE)
+_PICKLE_LENGTH = re.compile(rf"(ptr {_PICKLED}, i32) (\d+)")
 
 
 def _told(code: str) -> str:
@@ -212,9 +218,7 @@ def _told(code: str) -> str:
         return f'@{match[1]} = internal constant [{len(data)} x i8] c"{quoted}"{match[4]}'
 
     worded = _PICKLE.sub(word, code)
-    for name, length in lengths.items():
-        worded = re.sub(rf"(ptr @{re.escape(name)}, i32) \d+", rf"\1 {length}", worded)
-    return worded
+    return _PICKLE_LENGTH.sub(lambda match: f"{match[1]} {lengths[match[2]]}", worded)
 
 
 def _bytes_of(quoted: str) -> bytes:
@@ -230,7 +234,15 @@ def _exception(data: bytes) -> bytes:
     """A pickled exception in words. The pickle was made in this process, of what the program says."""
     kind, arguments, place = pickle.loads(data)
     function, file, line = place or ("", "", 0)
-    message = str(arguments[0]) if arguments else ""
+    message = _said_by(kind, arguments or ())
     if file == "<string>":  # the adapter's own
         function, file, line = "", "", 0
     return failure.encoded(kind.__name__, message, str(function), os.path.basename(str(file)), int(line or 0))
+
+
+def _said_by(kind: type[Exception], arguments: tuple[Any, ...]) -> str:
+    """What an exception's `str` is."""
+    try:
+        return str(kind(*arguments))
+    except Exception:  # the program's own kind, which may do anything
+        return str(arguments[0]) if arguments else ""

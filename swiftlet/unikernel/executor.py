@@ -38,13 +38,17 @@ class Executor(futures.Executor):
     What a task raises is raised by its future's `result`.
     """
 
-    def __init__(self, program: str, *, cpus: int = 1, memory: str = "", deadline: float = 0.0) -> None:
+    def __init__(
+        self, program: str, *, cpus: int = 1, memory: str = "", deadline: float = 0.0, cpu_level: str = ""
+    ) -> None:
         """Build the program, start it and wait until it answers.
 
-        memory: as `-m` of the command. deadline: seconds that a task may take, 0 for any. Raises LaunchError.
+        memory, cpu_level: as `-m` and `--cpu-level` of the command. deadline: seconds that a task may take, 0 for any.
+        Raises LaunchError.
         """
         self._deadline = deadline
         limits = ["--memory", memory] if memory else []
+        limits += ["--cpu-level", cpu_level] if cpu_level else []
         flags = ["--as", "unikernel", "--cpus", str(cpus), "-p", f"{_HERE}::{_PORT}/udp", *limits]
         self._guest = _command("run", "-d", "--rm", "-q", *flags, os.path.abspath(program)).strip()
         self._clients: list[Client] = []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import struct
+from typing import Any
 
 from swiftlet.model.error import SwiftletError
 from swiftlet.unikernel.signature import Signature
@@ -23,22 +25,44 @@ class DeadlineError(TaskError):
 
 
 def encoded(kind: str, message: str, function: str, file: str, line: int) -> bytes:
-    """An exception as an image has it: the builder writes it, and `failure_of` reads it."""
-    return _SEPARATOR.join((kind, message, function, file, str(line))).encode()
+    """An exception as an image has it: the builder writes it, and `failure_of` reads it. message: its `str`."""
+    return _SEPARATOR.join((kind, message, function, file, str(line))).encode(errors="backslashreplace")
+
+
+def _decoded(data: bytes) -> tuple[str, str, str, str, str]:
+    """Kind, message, function, file and line; a message may have the separator in it."""
+    kind, _, rest = data.decode(errors="replace").partition(_SEPARATOR)
+    *message, function, file, line = rest.split(_SEPARATOR) if rest.count(_SEPARATOR) >= 3 else (rest, "", "", "")
+    return kind, _SEPARATOR.join(message), function, file, line
 
 
 def failure_of(outcome: Outcome, signature: Signature) -> BaseException:
     """The exception for an outcome."""
     if outcome.status >= ABORTED:
         return _ended(outcome.status - ABORTED, outcome.data, signature)
-    kind, message, function, file, line = [*outcome.data.decode(errors="replace").split(_SEPARATOR), *[""] * 5][:5]
+    kind, message, function, file, line = _decoded(outcome.data)
     found = getattr(builtins, kind, None)
     place = f"{file}:{line}, in {function}" if file else f"in {signature.name}"
     if isinstance(found, type) and issubclass(found, Exception):
-        raised = found(*([message] if message else []))
+        try:
+            raised = found(*_arguments(found, message))
+        except TypeError:  # of a kind that takes more than words
+            return TaskError(f"{kind}: {message} ({place})")
         raised.add_note(place)
         return raised
     return TaskError(f"{kind}: {message} ({place})")
+
+
+def _arguments(kind: type[Exception], message: str) -> list[Any]:
+    """With what an exception says this. A KeyError shows its key as Python writes it."""
+    if not message:
+        return []
+    if issubclass(kind, KeyError):
+        try:
+            return [ast.literal_eval(message)]
+        except (ValueError, SyntaxError):
+            pass
+    return [message]
 
 
 def _ended(vector: int, data: bytes, signature: Signature) -> BaseException:

@@ -18,12 +18,15 @@ UNIKERNEL, LINUX = "unikernel", "linux"
 
 
 def make(parameters: dict[str, Any], output: int, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
-    """Build the program at `path` for `target` and write the image. Returns its tasks, and the modules beside it."""
+    """Build the program at `path` for `target` and `level`, and write the image.
+
+    Returns its tasks, and the modules beside it.
+    """
     from swiftlet.unikernel import build, build_linux
 
     path = parameters["path"]
     made = build_linux if parameters["target"] == LINUX else build
-    built = made.build(path, progress)
+    built = made.build(path, progress, parameters["level"])
     with os.fdopen(output, "wb", closefd=False) as file:
         file.write(built.image)
     return {"tasks": described(built.signatures), "modules": sorted(_modules_beside(path))}
@@ -40,12 +43,12 @@ def _modules_beside(path: str) -> Iterable[str]:
             yield os.path.relpath(found, folder)
 
 
-def digest_of(path: str, target: str, modules: Iterable[str] = ()) -> str:
-    """What an image is named by: program, target, this package's sources and the versions of what compiles them.
+def digest_of(path: str, target: str, level: str, modules: Iterable[str] = ()) -> str:
+    """What an image is named by: program, target, level, this package's sources and the versions of what compiles them.
 
     modules: of the program's folder, that it imports. Raises InputError where the program cannot be read.
     """
-    summed = hashlib.sha256(f"{target}\0{os.path.basename(path)}\0".encode())
+    summed = hashlib.sha256(f"{target}\0{level}\0{os.path.basename(path)}\0".encode())
     for each in (path, *(os.path.join(os.path.dirname(path), name) for name in modules)):
         summed.update(hashlib.sha256(_read(each)).digest())
     for folder, _, names in sorted(os.walk(HERE)):

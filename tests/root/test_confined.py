@@ -62,7 +62,7 @@ TASK = "from swiftlet.unikernel import service, task\n@task\ndef one() -> int:\n
 
 
 def built(path: Path, *, seconds: float = 60) -> dict[str, Any]:
-    function, asked = "swiftlet.unikernel.made:make", {"path": str(path), "target": "unikernel"}
+    function, asked = "swiftlet.unikernel.made:make", {"path": str(path), "target": "unikernel", "level": "v2"}
     result, image = confined.run(function, asked, [str(path.parent)], lambda *told: None, seconds=seconds)
     return {**result, "bytes": len(image)}
 

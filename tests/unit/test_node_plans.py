@@ -195,6 +195,8 @@ def test_a_good_workload_is_decoded():
         ({"ulimits": {"../x": [1, 2]}}, r"\$\.ulimits"),
         ({"ulimits": {"nofile": [1]}}, r"\$\.ulimits"),
         ({"kind": "submarine"}, r"\$\.kind"),
+        ({"cpu_level": "v3"}, r"\$\.cpu_level: is for a unikernel only"),
+        ({"cpu_level": "v5"}, r"\$\.cpu_level"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_path(change, told):

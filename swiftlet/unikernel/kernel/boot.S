@@ -81,7 +81,23 @@ to_64:
     mov %eax, %ds
     mov %eax, %es
     mov %eax, %ss
-    jmp *%rbp
+    cmpl $3, cpu_level              # below that no task uses a register of AVX
+    jb 1f
+    mov $1, %eax
+    cpuid
+    bt $26, %ecx                    # XSAVE; where it is missing `features` says so
+    jnc 1f
+    mov %cr4, %rax
+    or $0x40000, %eax               # OSXSAVE
+    mov %rax, %cr4
+    mov $0xd, %eax
+    xor %ecx, %ecx
+    cpuid                           # eax: the states that there are (Intel SDM 1, 13.2)
+    and $0xe7, %eax                 # x87, SSE, AVX, AVX-512
+    xor %edx, %edx
+    xor %ecx, %ecx
+    xsetbv
+1:  jmp *%rbp
     .type first64, @function
 first64:
     mov $boot_stack_end, %esp
@@ -192,6 +208,10 @@ run_task:
     mov 16(%rbp), %r9
     fninit
     ldmxcsr default_mxcsr(%rip)
+    cmpl $3, cpu_level(%rip)
+    jb 1f
+    vzeroupper                      # a task that was ended may have left something there
+1:
     mov %rsp, %gs:8                 # Processor.resume
     call *%rax
     movslq %eax, %rax

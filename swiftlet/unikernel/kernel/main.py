@@ -6,6 +6,7 @@ from swiftlet.unikernel.kernel import (
     apic,
     console,
     discovery,
+    features,
     interrupt,
     lease,
     memory,
@@ -14,12 +15,15 @@ from swiftlet.unikernel.kernel import (
     orders,
     paging,
     placement,
+    power,
     processor,
     processors,
     service,
     virtio,
 )
+from swiftlet.unikernel.kernel.console import say
 from swiftlet.unikernel.kernel.memory import StartInfo
+from swiftlet.unikernel.kernel.orders import report
 from swiftlet.unikernel.kernel.processor import everyone
 from swiftlet.unikernel.metal.words import address, allow_interrupts, at, export, external, text, u64
 
@@ -46,10 +50,24 @@ def share_memory() -> None:
         memory.heap.next += each - RANDOM
 
 
+def give_up(info: StartInfo) -> None:
+    """Say what the processor lacks, and end the machine."""
+    console.say(text("swiftlet: "))
+    features.complain(address(say))
+    console.line()
+    orders.begin(info.command_line)
+    orders.report(text("failed "))
+    features.complain(address(report))
+    orders.report(text("\n"))
+    power.off(features.UNFIT)
+
+
 @export
 def kmain(start: u64) -> None:
     """Where 64-bit code begins. start: of PVH's hvm_start_info."""
     info = at(StartInfo, start)
+    if not features.is_fit():
+        give_up(info)
     memory.begin(info)
     paging.begin()
     me = processor.add(0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from swiftlet.unikernel.calls import answer, trace
 from swiftlet.unikernel.calls.figures import state
 from swiftlet.unikernel.calls.job import ANSWERED, FREE, JOBS, READY, Job, jobs
+from swiftlet.unikernel.kernel import features
 from swiftlet.unikernel.linux import console, crew, fault, network, options, service, system
+from swiftlet.unikernel.linux.console import say
 from swiftlet.unikernel.linux.system import Time
 from swiftlet.unikernel.linux.worker import DONE, NEXT, bell
 from swiftlet.unikernel.metal.words import (
@@ -27,6 +29,9 @@ from swiftlet.unikernel.metal.words import (
 
 REFUSED = 71
 """What the program ends with when the system refuses what it needs: EX_OSERR of sysexits.h(3head)."""
+
+UNFIT = 1
+"""What the program ends with on a processor that cannot run its tasks."""
 
 AGAIN = 10 * system.MILLISECOND
 """Nanoseconds after which what the system has refused, or what has not ended yet, is asked for again."""
@@ -60,6 +65,11 @@ waiting = place(Waiting)
 @export
 def linux_main(stack: u64) -> None:
     """Where the program begins. stack: where the number of its arguments lies."""
+    if not features.is_fit():
+        console.say(text("swiftlet: "))
+        features.complain(address(say))
+        console.end(console.ERROR)
+        system.exit_all(UNFIT)
     options.read(stack)
     state.started = counter()
     bell.file = needed(crew.begin(), text("events are"))

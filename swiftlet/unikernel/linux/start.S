@@ -48,6 +48,10 @@ run_task:
     mov 16(%rbp), %r9
     fninit
     ldmxcsr default_mxcsr(%rip)
+    cmpl $3, cpu_level(%rip)
+    jb 1f
+    vzeroupper                      # a task that was ended may have left something there
+1:
     mov %rsp, %fs:8                 # Worker.resume
     call *%rax
     movslq %eax, %rax

@@ -83,6 +83,11 @@ def _counter(build: ir.IRBuilder) -> Any:
     return _joined(build, build.asm(ir.FunctionType(_PAIR, []), "rdtsc", "={eax},={edx}", [], True))
 
 
+def _extended_state(build: ir.IRBuilder) -> Any:
+    words = [ir.Constant(_LONG, 0)]
+    return _joined(build, build.asm(ir.FunctionType(_PAIR, [_LONG]), "xgetbv", "={eax},={edx},{ecx}", words, True))
+
+
 def _read_msr(build: ir.IRBuilder, number: Any) -> Any:
     kind = ir.FunctionType(_PAIR, [_LONG])
     words = [build.trunc(number, _LONG)]
@@ -182,6 +187,7 @@ WORDS: dict[str, Maker] = {
     "read_msr": Maker(_read_msr),
     "write_msr": Maker(_write_msr, NOTHING),
     "cpuid": Maker(_cpuid),
+    "extended_state": Maker(_extended_state),
     "page_fault_address": Maker(
         lambda build: build.asm(ir.FunctionType(WORD, []), "movq %cr2, $0", "=r", [], True), U64
     ),

@@ -249,6 +249,11 @@ def cpuid(leaf: int, sub: int, register: int) -> u64:
     raise NotImplementedError
 
 
+def extended_state() -> u64:
+    """`xgetbv` of XCR0."""
+    raise NotImplementedError
+
+
 def page_fault_address() -> u64:
     """CR2."""
     raise NotImplementedError
