@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -16,8 +17,6 @@ from swiftlet.model.error import InputError, SwiftletError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_NAMES = {"i": "int", "f": "float", "b": "bool"}
 
 
 def build(parsed: Parsed) -> int:
@@ -48,9 +47,15 @@ def build(parsed: Parsed) -> int:
 
 
 def _copy(source: str, target: str, *, executable: bool) -> None:
-    interim = f"{target}.{os.getpid()}.new"
+    interim = f"{target}.{os.urandom(6).hex()}.new"
     try:
-        shutil.copyfile(source, interim)
+        if os.path.lexists(target) and not os.path.isfile(target):  # a device or a pipe: it stays what it is
+            with open(source, "rb") as image, open(target, "wb") as place:
+                shutil.copyfileobj(image, place)
+            return
+        target = os.path.realpath(target)
+        with open(source, "rb") as image, open(interim, "xb") as place:
+            shutil.copyfileobj(image, place)
         if executable:
             os.chmod(interim, 0o755)
         os.rename(interim, target)
@@ -63,8 +68,10 @@ def _copy(source: str, target: str, *, executable: bool) -> None:
 
 def signature_text(task: dict[str, Any]) -> str:
     """A task as its program declares it."""
-    arguments = ", ".join(f"{name}: {_NAMES.get(code, code)}" for name, code in task["arguments"])
-    return f"{task['name']}({arguments}) -> {_NAMES.get(task['result'], task['result'])}"
+    from swiftlet.unikernel.signature import Signature
+
+    arguments = tuple((name, code) for name, code in task["arguments"])
+    return str(Signature(task["name"], arguments, task["result"]))
 
 
 def call(parsed: Parsed) -> int:
@@ -89,15 +96,24 @@ def call(parsed: Parsed) -> int:
             raise SwiftletError(f"{place}{type(error).__name__}: {error}") from None
         seconds = time.monotonic() - begin
     if parsed.on("json"):
-        print_json({"results": results, "seconds": seconds})
+        print_json({"results": [_plain(each) for each in results], "seconds": seconds})
     else:
         sys.stdout.write("".join(f"{each}\n" for each in results))
     return 0
 
 
+def _plain(value: Any) -> Any:
+    """A result in JSON: bytes as the text that Python writes for them, as what is no number in JSON is too."""
+    if isinstance(value, bytes):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _count(parsed: Parsed) -> int:
     text = parsed.one("tasks", "1")
-    if not text.isdigit() or not 0 < int(text) < 1 << 32:
+    if not (text.isascii() and text.isdigit()) or not 0 < int(text) < 1 << 32:
         raise InputError(f"--tasks: {text!r} is no number of tasks")
     return int(text)
 

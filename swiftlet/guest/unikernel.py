@@ -87,6 +87,8 @@ def _refuse(workload: Workload) -> None:
     for port in workload.ports:
         if port.protocol != "udp":
             raise InputError(f"$.ports: a unikernel speaks UDP only, not tcp {port.guest}", f"-p {PORT}:{PORT}/udp")
+        if port.guest != PORT:
+            raise InputError(f"$.ports: a unikernel listens on {PORT} only, not {port.guest}", f"-p {PORT}:{PORT}/udp")
     if processors_of(workload) > MOST_PROCESSORS:
         raise InputError(f"$.resources.cpus: a unikernel has {MOST_PROCESSORS} processors at most here")
 

@@ -31,11 +31,12 @@ _KEPT = frozenset((capability.number_of("DAC_READ_SEARCH"),))
 
 
 class Limits(NamedTuple):
-    """memory: bytes of address space. file: bytes of a file. processes: and threads."""
+    """memory: bytes of address space. file: bytes of a file. processes: and threads. descriptors: of open files."""
 
     memory: int
     file: int
     processes: int
+    descriptors: int
 
 
 def separate() -> int:
@@ -62,6 +63,7 @@ def shut_in(owner: int, parent: int, visible: Iterable[str], limits: Limits, fil
         (resource.RLIMIT_AS, limits.memory),
         (resource.RLIMIT_FSIZE, limits.file),
         (resource.RLIMIT_NPROC, limits.processes),
+        (resource.RLIMIT_NOFILE, limits.descriptors),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(which, (most, most))

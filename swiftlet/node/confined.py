@@ -9,6 +9,7 @@ Nothing that comes from there is believed: whoever asks checks the result's shap
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import socket
@@ -19,10 +20,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from swiftlet.guest import seccomp_profile
-from swiftlet.linux import confinement
+from swiftlet.linux import confinement, syscall
 from swiftlet.linux.channel import Channel, ChannelError
 from swiftlet.linux.child import leash
 from swiftlet.linux.confinement import Limits
+from swiftlet.linux.seccomp_compiler import ALLOW, Condition, Profile, Rule, compile_profile, refuse
+from swiftlet.linux.syscall_table import NUMBERS
 from swiftlet.model.error import InputError, SwiftletError, from_wire
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ SECONDS = 120.0
 _LEAVE_SECONDS = 1.0
 """Whoever has answered may take so long to end."""
 
-LIMITS = Limits(memory=6 << 30, file=64 << 20, processes=64)
+LIMITS = Limits(memory=4 << 30, file=64 << 20, processes=16, descriptors=64)
 
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -59,6 +62,7 @@ def run(
                 [sys.executable, "-I", "-m", __name__, str(theirs.fileno()), str(output)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), output),
                 env=_ENVIRONMENT,
                 preexec_fn=leash(),
@@ -81,9 +85,8 @@ def run(
 
 def _answer(channel: Channel, progress: Callable[[str, int, int], None], end: float) -> dict[str, Any]:
     while True:
-        channel.sock.settimeout(max(end - time.monotonic(), 0.001))
         try:
-            received = channel.receive()
+            received = _next(channel, end)
         except TimeoutError:
             raise InputError(
                 "the program's top level takes too long", "what is computed there should be a task"
@@ -97,13 +100,27 @@ def _answer(channel: Channel, progress: Callable[[str, int, int], None], end: fl
             os.close(fd)
         told = message.get("progress")
         if isinstance(told, list) and list(map(type, told)) == [str, int, int]:
-            progress(*told)
+            progress("".join(filter(str.isprintable, told[0]))[:100], told[1], told[2])
         elif isinstance(message.get("error"), dict):
             words = [str(message["error"].get(name, "")) for name in ("kind", "message", "hint")]
             raise from_wire(*words)
         elif isinstance(message.get("result"), dict):
             result: dict[str, Any] = message["result"]
             return result
+
+
+def _next(channel: Channel, end: float) -> tuple[dict[str, Any], tuple[int, ...]] | None:
+    """The next message, however it dribbles in. Raises TimeoutError, ChannelError."""
+    while (message := channel.take()) is None:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        channel.sock.settimeout(left)
+        if not channel.fill():
+            return None
+    if time.monotonic() >= end:
+        raise TimeoutError
+    return message
 
 
 def _content(file: int) -> bytes:
@@ -142,7 +159,7 @@ def _done(request: dict[str, Any], channel: Channel, output: int, shut_in_by: tu
     module, _, name = request["function"].partition(":")
     try:
         visible = visible_of_python().union(request["visible"])
-        confinement.shut_in(*shut_in_by, visible, LIMITS, seccomp_profile.program_for(frozenset()))
+        confinement.shut_in(*shut_in_by, visible, LIMITS, compile_profile(_profile()))
     except OSError as error:
         return {
             "error": {"kind": "HostError", "message": f"cannot shut a build in: {error}", "hint": "swiftlet doctor"}
@@ -155,7 +172,16 @@ def _done(request: dict[str, Any], channel: Channel, output: int, shut_in_by: tu
     except MemoryError:
         return _error("InputError", "the program's top level takes too much memory")
     except Exception as error:  # which nobody has foreseen: Numba's own, or of what the program has changed in it
-        return _error("InputError", f"the compiler broke: {type(error).__name__}: {error}", "write the task in another way")
+        told = f"the compiler broke: {type(error).__name__}: {error}"
+        return _error("InputError", told, "write the task in another way")
+
+
+def _profile() -> Profile:
+    """A container's without capabilities; besides, it dies with its parent (PR_SET_PDEATHSIG), and hides no memory."""
+    rules = dict(seccomp_profile.profile_for(frozenset()).rules)
+    rules[NUMBERS["prctl"]] = (Rule(ALLOW, (Condition(0, "!=", syscall.PR_SET_PDEATHSIG),)),)
+    rules[NUMBERS["memfd_create"]] = (Rule(refuse(errno.EPERM)),)
+    return Profile(rules)
 
 
 def _error(kind: str, message: str, hint: str = "") -> dict[str, Any]:

@@ -48,6 +48,11 @@ class Running(NamedTuple):
 
 async def execute(guests: Guests, guest: Guest, command: Command, *, attach: bool, stdin: int = -1) -> Running:
     """Run a command in a guest. Not to be cancelled. Raises ConflictError, InputError, LaunchError."""
+    if guest.workload.kind == "unikernel":
+        raise InputError(
+            f"guest {guest.name} is a unikernel and has no commands to run",
+            "call its tasks: swiftlet unikernel call HOST:PORT TASK",
+        )
     bundle = _running_bundle(guest)
     number = secrets.token_hex(8)
     request = {**msgspec.to_builtins(bundle), **_request_of(guests, guest, bundle, command), "exec": number}

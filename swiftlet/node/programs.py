@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from swiftlet.model.error import InputError
+from swiftlet.model.error import ConflictError, InputError
 from swiftlet.node.machines import Program
 from swiftlet.node.pull import stamp_of
 from swiftlet.node.workers import Progress, Workers
@@ -80,6 +80,8 @@ def build(work: Work) -> dict[str, Any]:
     reused = os.path.exists(f"{cache}/{digest}/unikernel.json")
     if not reused:
         result, image = _made(path, target, level, work)
+        if made.digest_of(path, target, level) != plain:
+            raise ConflictError(f"{path} has changed while it was built", "build it again")
         stamps = _stamps(path, result.modules)
         digest = made.digest_of(path, target, level, result.modules)
         _keep(cache, digest, image, 0o755 if target == made.LINUX else 0o444, result, level)
@@ -91,12 +93,13 @@ def build(work: Work) -> dict[str, Any]:
 
 def _made(path: str, target: str, level: str, work: Work) -> tuple[_Made, bytes]:
     from swiftlet.node import confined
+    from swiftlet.unikernel.signature import from_description
 
     folder = os.path.dirname(path)
     result, image = confined.run(
         "swiftlet.unikernel.made:make",
         {"path": path, "target": target, "level": level},
-        [path if folder == "/" else folder],
+        [path if folder == "/" else folder, os.path.realpath(path)],
         lambda text, done, total: work.progress("build", text, done, total),
     )
     try:
@@ -104,8 +107,14 @@ def _made(path: str, target: str, level: str, work: Work) -> tuple[_Made, bytes]
     except msgspec.ValidationError as error:
         raise InputError(f"the program's top level spoke for the compiler: {error}") from None
     beside = [os.path.normpath(name) for name in made.modules]
-    if beside != made.modules or any(name.startswith(("/", "..")) for name in beside):
+    if beside != made.modules or any(name.startswith(("/", "..")) or "\0" in name for name in beside):
         raise InputError("the program's top level spoke for the compiler: modules that are not beside it")
+    try:
+        described = from_description(made.tasks)
+    except (KeyError, TypeError, ValueError):
+        described = ()
+    if not described or not image.startswith(b"\x7fELF"):
+        raise InputError("the program's top level spoke for the compiler: no image, or tasks that are none")
     return made, image
 
 

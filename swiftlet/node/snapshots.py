@@ -176,6 +176,8 @@ def saveable(guest: Guest) -> Bundle:
     bundle = read_bundle(guest.folder)
     if bundle is None or bundle.machine is None:
         raise ConflictError(f"guest {guest.name} is no virtual machine", "start it with --as vm")
+    if guest.workload.kind == "unikernel":
+        raise ConflictError(f"guest {guest.name} is a unikernel, of which there are no snapshots", "start another one")
     if bundle.machine.shares:
         hint = "start it without -v: QEMU 7.2 cannot save a machine with shared folders"
         raise ConflictError(f"guest {guest.name} has volumes", hint)

@@ -25,6 +25,12 @@ _SOON = 0.02
 """Seconds after which parts of an answer are asked for, when others of it have come."""
 
 _AT_ONCE = 32
+_LOST = b"its first part is missing"
+
+_SILENT = (
+    "is it running? swiftlet ps; or its first processor is at a long task: "
+    "--deadline ends those, and with --cpus 2 --master serve it runs none"
+)
 _SILENCE = 5.0
 """Seconds without a word from the other side after which it is given up."""
 
@@ -36,8 +42,8 @@ class Client:
         """silence: seconds without a word after which the service is given up. Raises NotFoundError."""
         try:
             found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)
-        except OSError as error:
-            raise NotFoundError(f"{host}: {error.strerror or error}") from None
+        except (OSError, UnicodeError) as error:
+            raise NotFoundError(f"{host}: {getattr(error, 'strerror', '') or error}") from None
         self.name = f"{host}:{port}"
         self._silence = silence
         self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -90,7 +96,11 @@ class Client:
         milliseconds = max(1, round(deadline * 1000)) if deadline else 0
         parts = wire.parts_of(len(payload))
         message = Message(wire.CALL, self._number(), task, 0, count, milliseconds, 0, parts, len(payload))
-        return wire.outcomes_of(self._answer(message, payload), count)
+        try:
+            return wire.outcomes_of(self._answer(message, payload), count)
+        except KeyboardInterrupt:  # nobody waits for it any more
+            self.send(wire.encoded(Message(wire.CANCEL, message.id)))
+            raise
 
     def read(self, kind: int) -> bytes:
         """What a service tells of itself, part by part. Raises WireError."""
@@ -123,7 +133,7 @@ class Client:
             if found is not None:
                 return found
             patience = min(2 * patience, _LONGEST)
-        raise WireError(f"{self.name} does not answer", "is it running? swiftlet ps")
+        raise WireError(f"{self.name} does not answer", _SILENT)
 
     def _answer(self, message: Message, payload: bytes) -> bytes:
         """Send a call, in parts where it is long, and return its whole answer."""
@@ -137,7 +147,7 @@ class Client:
             now = time.monotonic()
             if got is None:
                 if now - last > self._silence and not self._is_alive():
-                    raise WireError(f"{self.name} does not answer any more", "see `swiftlet logs`")
+                    raise WireError(f"{self.name} does not answer any more", _SILENT)
                 if found:
                     self._fetch(message, found, parts)
                 else:
@@ -146,9 +156,11 @@ class Client:
                 continue
             last = now
             reply, data = got
-            if reply.kind == wire.REFUSED:
+            if reply.kind == wire.REFUSED and data.startswith(_LOST) and len(payload) > wire.PART:
+                self._send_parts(message, payload, 0)  # its place was given to another call
+            elif reply.kind == wire.REFUSED:
                 raise InputError(f"{self.name} refuses the call: {data.decode(errors='replace')}")
-            if reply.kind == wire.WANTED:
+            elif reply.kind == wire.WANTED:
                 self._send_parts(message, payload, reply.part)
             elif reply.kind == wire.BUSY:
                 time.sleep(patience)
@@ -209,7 +221,7 @@ def address_of(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon:
         return text, 7000
-    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 1 << 16:
         raise InputError(f"no address: {text!r}", "HOST:PORT, as in localhost:7000")
     return host, int(port)
 

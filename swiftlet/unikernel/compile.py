@@ -145,6 +145,21 @@ def _check_result(function: Any, signature: Signature, path: str) -> None:
             raise InputError(f"{place} returns {shown}, and says {name_of(signature.result)}", "return what it says")
 
 
+_PAGE = "docs/unikernels.md has what a task can be"
+
+_PLAINER: tuple[tuple[str, str, str], ...] = (
+    (r"Untyped global name '(\w+)':.*<class 'function'>", "{} is not marked as a task", "write @task above it"),
+    (r"Untyped global name '(\w+)':.*<class 'type'>", "there is no {} in a task", ""),
+    (r"Untyped global name '(\w+)'", "{} is nothing that a task can use", "a number, a tuple, or shared(int64[:], N)"),
+    (r"name '(\w+)' is not defined", "nothing has the name {}", "define it"),
+    (r"scipy .*is required", "there is no linear algebra (@, dot, linalg)", "write the loop, or (a * b).sum()"),
+    (r"use of yield in a closure", "there are no generator expressions", "write a list: [... for ...]"),
+    (r"Cannot cast none to", "a task returns what it says on every path", "return it, or raise behind it"),
+    (r"Function\(<built-in function setitem>\)", "what is written to here cannot be", "shared(int64[:], N), or a copy"),
+    (r"No conversion from array\(bool", "bytes are compared one by one, or by their length", "a loop over both"),
+)
+"""What Numba says of mistakes that are usual, what is said here, and what to write instead."""
+
 _PREAMBLE = ("Failed in nopython mode", "During:", "- Resolution failure", "- argument", "File ", "<source", "[")
 
 
@@ -155,7 +170,10 @@ def _refusal(error: Exception, path: str) -> InputError:
     said = (each.strip() for each in text.splitlines())
     reason = next((each for each in said if each and not each.startswith(_PREAMBLE)), "it cannot be compiled")
     place = f"{os.path.basename(path)}:{lines[0]}" if lines else os.path.basename(path)
-    return InputError(f"{place}: {reason}", "docs/unikernels.md has what a task can be")
+    for pattern, plainer, hint in _PLAINER:
+        if match := re.search(pattern, text):
+            return InputError(f"{place}: {plainer.format(*match.groups())}", hint or _PAGE)
+    return InputError(f"{place}: {reason}", _PAGE)
 
 
 def _same_file(shown: str, path: str) -> bool:

@@ -46,6 +46,8 @@ class Executor(futures.Executor):
         memory, cpu_level: as `-m` and `--cpu-level` of the command. deadline: seconds that a task may take, 0 for any.
         Raises LaunchError.
         """
+        if cpus < 1:
+            raise ValueError(f"an executor of {cpus} processors")
         self._deadline = deadline
         limits = ["--memory", memory] if memory else []
         limits += ["--cpu-level", cpu_level] if cpu_level else []
@@ -66,6 +68,8 @@ class Executor(futures.Executor):
 
         Raises TypeError for those, RuntimeError after `shutdown`.
         """
+        if not callable(function):
+            raise TypeError(f"{function!r} is no task: submit the function itself")
         if named:
             raise TypeError(f"{function.__name__}: a task has no named arguments")
         return self._pool.submit(self._call, function.__name__, *arguments)

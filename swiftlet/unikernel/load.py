@@ -82,6 +82,10 @@ def _run(code: types.CodeType, path: str) -> dict[str, Any]:
     module = sys.modules[MODULE] = types.ModuleType(MODULE)
     module.__file__ = path
     sys.path.insert(0, os.path.dirname(path))
+    prefix, sys.pycache_prefix = (
+        sys.pycache_prefix,
+        "/nonexistent",
+    )  # modules beside it as they are written, not as cached
     try:
         exec(code, module.__dict__)
     except Exception as error:
@@ -89,6 +93,7 @@ def _run(code: types.CodeType, path: str) -> dict[str, Any]:
         line = next((each.lineno for each in reversed(frames) if each.filename == path), 0)
         raise InputError(f"{os.path.basename(path)}:{line}: {type(error).__name__}: {error}") from None
     finally:
+        sys.pycache_prefix = prefix
         sys.path.remove(os.path.dirname(path))
     return module.__dict__
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable
 from importlib import metadata
@@ -15,6 +16,9 @@ from swiftlet.unikernel.signature import described
 
 UNIKERNEL, LINUX = "unikernel", "linux"
 """Targets."""
+
+MOST = 16 << 20
+"""Bytes of a program, or of a module beside it."""
 
 
 def make(parameters: dict[str, Any], output: int, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def digest_of(path: str, target: str, level: str, modules: Iterable[str] = ()) -
 
     modules: of the program's folder, that it imports. Raises InputError where the program cannot be read.
     """
-    summed = hashlib.sha256(f"{target}\0{level}\0{os.path.basename(path)}\0".encode())
+    summed = hashlib.sha256(f"{target}\0{level}\0{path}\0".encode())  # its folder too: it may read what lies there
     for each in (path, *(os.path.join(os.path.dirname(path), name) for name in modules)):
         summed.update(hashlib.sha256(_read(each)).digest())
     for folder, _, names in sorted(os.walk(HERE)):
@@ -61,7 +65,11 @@ def digest_of(path: str, target: str, level: str, modules: Iterable[str] = ()) -
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > MOST:
+                raise InputError(f"{path} is no file of {MOST >> 20} MiB at most")
+            return file.read(MOST)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None

@@ -141,6 +141,10 @@ def _unpacked(code: str, data: bytes, place: int) -> tuple[Any, int]:
     return (bool(number) if code == "b" else number), place + WORD
 
 
+_MOST_EMPTY = 1 << 20
+"""Rows without anything in them that a result may have: a list would have so many."""
+
+
 def _unpacked_array(code: str, data: bytes, place: int) -> tuple[Any, int]:
     dimensions = int(code[1])
     shape = struct.unpack_from(f"<{dimensions}q", data, place)
@@ -149,7 +153,7 @@ def _unpacked_array(code: str, data: bytes, place: int) -> tuple[Any, int]:
     for each in shape:
         count *= each
     end = place + count * WORD
-    if count < 0 or end > len(data):
+    if count < 0 or end > len(data) or (count == 0 and max(shape) > _MOST_EMPTY):
         raise struct.error
     return _array(data[place:end], _ITEM[code[0]], shape), end
 

@@ -28,7 +28,17 @@ class Exception_(Struct):
     length: u64
 
 
+class Cursor(Struct):
+    """Where the part that was written last ended: in which outcome, and where that begins in the whole answer."""
+
+    job: u64
+    sequence: u64
+    index: u64
+    place: u64
+
+
 received = place(Received)
+cursor = place(Cursor)
 scratch = array(u32, 2)
 
 
@@ -112,8 +122,14 @@ def sum_up(one: Job, body: u64) -> None:
 def write_outcomes(one: Job, body: u64, start: u64, size: u64) -> None:
     """Write what of the outcomes lies in a part."""
     place_ = 0
-    for i in range(one.count):
+    begin = 0
+    if cursor.job == address(one) and cursor.sequence == one.sequence and cursor.place <= start:
+        place_ = cursor.place
+        begin = cursor.index
+    for i in range(begin, one.count):
         outcome = outcome_of(one, i)
+        cursor.index = i
+        cursor.place = place_
         length = length_of(outcome)
         scratch[0] = outcome.status
         scratch[1] = length
@@ -122,6 +138,8 @@ def write_outcomes(one: Job, body: u64, start: u64, size: u64) -> None:
         place_ += OUTCOME_HEADER + length
         if place_ >= start + size:
             break
+    cursor.job = address(one)
+    cursor.sequence = one.sequence
 
 
 def put(body: u64, start: u64, size: u64, place_: u64, source: u64, count: u64) -> None:

@@ -129,24 +129,28 @@ def room_of(task: Task, count: u64, left: u64) -> u64:
 
 
 def vacant() -> u64:
-    """A place for a job: a free one, else that of the oldest answered one; 0 for none."""
+    """A place for a job: a free one, that of a call whose parts stay away, or of the oldest answer; 0 for none.
+
+    Calls of which parts are missing have at most half of the places.
+    """
     best = 0
     oldest = 0
+    filling = 0
     for i in range(JOBS):
         one = jobs[i]
-        if one.state == FREE:
+        if one.state == FREE or is_stale(one):
             return address(one)
-        if gives_way(one) and (best == 0 or one.sequence < oldest):
+        if one.state == FILLING:
+            filling += 1
+        elif one.state == ANSWERED and (best == 0 or one.sequence < oldest):
             best = address(one)
             oldest = one.sequence
-    return best
+    return best if filling < JOBS // 2 else 0
 
 
-def gives_way(one: Job) -> bool:
-    """Whether a job was answered, or parts of the call have been missing for long."""
-    if one.state == FILLING:
-        return target.moment() - one.began > PATIENCE * target.millisecond()
-    return one.state == ANSWERED
+def is_stale(one: Job) -> bool:
+    """Whether the next part of a call has been missing for long."""
+    return one.state == FILLING and target.moment() - one.began > PATIENCE * target.millisecond()
 
 
 def fill(one: Job, asked: Message) -> bool:
@@ -189,6 +193,7 @@ def add_part(one: Job, asked: Message) -> None:
         if size == expected:
             memcpy(one.arguments + start, received.data + size_of(Message), size)
             one.missing += 1
+            one.began = target.moment()
     if one.missing < one.parts:
         asked.part = one.missing
         tell(asked, message.WANTED, 0)
@@ -205,6 +210,8 @@ def fetch(asked: Message) -> None:
     known = find(asked.id, received.peer)
     if known and at(Job, known).state == ANSWERED and asked.part < at(Job, known).parts:
         answer.send_part(at(Job, known), asked.part)
+    elif known == 0:
+        tell(asked, message.REFUSED, text("its answer is not kept any more"))
 
 
 def cancel(asked: Message) -> None:

@@ -76,6 +76,8 @@ def serve(me: Processor) -> None:
         orders.poll()
         if orders.orders.killed:
             power.off(0)
+        if state.computes == 0:
+            job.leave_out(me)
         finish_jobs()
         if state.computes == 0 or not job.step(me):
             sleep(me)

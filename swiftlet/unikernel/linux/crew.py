@@ -219,8 +219,10 @@ def join() -> u64:
     for i in range(crew.made):
         worker = workers[i]
         if worker.job and worker.ended:
-            while worker.tid:
-                system_call(system.FUTEX, address(worker.tid), _WAIT, worker.tid, 0)
+            tid = worker.tid
+            while tid:  # read once: whoever waits for it to be no longer 0 waits for ever
+                system_call(system.FUTEX, address(worker.tid), _WAIT, tid, 0)
+                tid = worker.tid
             retire(worker)
             found += 1
     return found

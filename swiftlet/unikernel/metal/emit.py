@@ -48,8 +48,11 @@ def emitted(program: Program, kept: Set[str] | None = None) -> str:
 def with_attributes(code: str) -> str:
     """LLVM's text with what llvmlite has no words for: frames that a back-trace can follow, and no table for addresses
     of what other objects define, since all are linked into one image.
+
+    Each page of a frame is touched in its turn, so that a large one does not reach over the page below a stack.
     """
-    framed = code.replace(" noredzone", ' noredzone "frame-pointer"="all"')
+    words = ' noredzone "frame-pointer"="all" "probe-stack"="inline-asm"'
+    framed = code.replace(" noredzone", words)
     return framed.replace(" = external ", " = external dso_local ").replace("declare ", "declare dso_local ")
 
 
