@@ -252,15 +252,16 @@ def _exception(data: bytes) -> bytes:
     """A pickled exception in words. The pickle was made in this process, of what the program says."""
     kind, arguments, place = pickle.loads(data)
     function, file, line = place or ("", "", 0)
-    message = _said_by(kind, arguments or ())
+    name, message = _said_by(kind, arguments or ())
     if file == "<string>":  # the adapter's own
         function, file, line = "", "", 0
-    return failure.encoded(kind.__name__, message, str(function), os.path.basename(str(file)), int(line or 0))
+    return failure.encoded(name, message, str(function), os.path.basename(str(file)), int(line or 0))
 
 
-def _said_by(kind: type[Exception], arguments: tuple[Any, ...]) -> str:
-    """What an exception's `str` is."""
+def _said_by(kind: type[Exception], arguments: tuple[Any, ...]) -> tuple[str, str]:
+    """An exception's own kind and its `str`: `OSError(2, "")` is a FileNotFoundError."""
     try:
-        return str(kind(*arguments))
+        made = kind(*arguments)
+        return type(made).__name__, str(made)
     except Exception:  # the program's own kind, which may do anything
-        return str(arguments[0]) if arguments else ""
+        return kind.__name__, str(arguments[0]) if arguments else ""

@@ -7,6 +7,7 @@ import importlib.util
 import math
 import multiprocessing
 import os
+import pickle
 import random
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ from hypothesis import strategies as some
 from swiftlet.model.error import InputError
 from swiftlet.unikernel import build_linux, level, wire
 from swiftlet.unikernel.client import Client
-from tests.typed_functions import VALUES, Array, model, programs
+from tests.typed_functions import HEAD, VALUES, Array, Program, model, programs
 
 pytestmark = pytest.mark.slow
 
@@ -165,6 +166,71 @@ def test_functions_that_nobody_has_thought_of_do_what_they_do_under_cpython(prog
                 here = outcome(module[name], a, b, x, y, t, Array(p), Array(q))
                 there = outcome(client.call, name, a, b, x, y, t, p, q)
                 assert same(there, here), f"{name}{a, b, x, y, t, p, q}: {there}, under CPython {here}"
+
+
+LEAST, MOST = -(1 << 63), (1 << 63) - 1
+
+FOUND = (
+    ("(c ** 4) >> 63", "int", [(4933825,)]),
+    ("(c + 1) > c", "bool", [(MOST,)]),
+    ("c * c >= 0", "bool", [(3037000500,)]),
+    ("c // b", "int", [(LEAST, -1), (LEAST, 1), (7, 0), (-7, 2)]),
+    ("c % b", "int", [(LEAST, -1), (7, 0), (-7, 2), (7, -2)]),
+    ("c << b", "int", [(1, 64), (1, 63), (1, -1), (-1, 200)]),
+    ("c >> b", "int", [(-5, 64), (5, 1 << 40), (5, -1)]),
+    ("c < x", "bool", [(MOST, 0, 2.0**63), ((1 << 53) + 1, 0, 2.0**53), (LEAST, 0, -(2.0**63)), (0, 0, math.nan)]),
+    ("x <= c", "bool", [(MOST, 0, 2.0**63), ((1 << 53) - 1, 0, 2.0**53)]),
+    ("x == c", "bool", [(MOST, 0, 2.0**63), ((1 << 53) + 1, 0, 2.0**53), (5, 0, 5.0)]),
+    ("c != x", "bool", [(MOST, 0, 2.0**63), (5, 0, 5.0), (5, 0, math.nan)]),
+    (
+        "int(x)",
+        "int",
+        [(0, 0, each) for each in (math.nan, math.inf, -math.inf, 2.0**63, -(2.0**63), 1e30, -1e20, -2.9)],
+    ),
+    ("x / y", "float", [(0, 0, 1.0, 0.0), (0, 0, 1.0, -0.0)]),
+    ("x // y", "float", [(0, 0, 1.0, 0.0), (0, 0, -1.0, math.inf)]),
+    ("x % y", "float", [(0, 0, 1.0, 0.0), (0, 0, -1.0, math.inf)]),
+    ("float(t)", "float", [()]),
+)
+"""Results that were once another than CPython's, and calls of which they were."""
+
+RAISED = (
+    "KeyError(7)",
+    "KeyError('')",
+    "KeyError()",
+    "KeyError",
+    "ValueError('a', 7)",
+    "ValueError('a\\0b')",
+    "OSError(2, 'x')",
+)
+
+
+def test_what_was_once_another_stays_as_it_is_under_cpython(tmp_path):
+    head = "def f{}({}) -> {}:\n    c = a\n    "
+    functions = [f"@task\n{head.format(n, HEAD, kind)}return {text}" for n, (text, kind, _) in enumerate(FOUND)]
+    raising = [f"@task\ndef f{n + len(FOUND)}({HEAD}) -> int:\n    if t:\n        raise {each}\n    return 0"
+               for n, each in enumerate(RAISED)]  # fmt: skip
+    program = Program([*functions, *raising])
+    module = model(program)
+    calls = [(name, values) for name, (_, _, each) in zip(program.names, FOUND, strict=False) for values in each]
+    calls += [(name, ()) for name in program.names[len(FOUND) :]]
+    with running(tmp_path, program.text) as client:
+        for name, values in calls:
+            a, b, x, y = (*values, *(0, 0, 0.0, 0.0)[len(values) :])
+            here = outcome(module[name], a, b, x, y, True, Array(), Array())
+            there = outcome(client.call, name, a, b, x, y, True, [], [])
+            assert same(there, here), (name, values, there, here)
+
+
+def test_an_exception_is_in_words_however_often_its_name_was_changed():
+    from swiftlet.unikernel import compile as tasks
+
+    data = pickle.dumps((IndexError, ("no",), None))
+    quoted = "".join(f"\\{byte:02X}" for byte in data)
+    for name in (".const.pickledata.0af", ".const.pickledata.0af.6", ".const.pickledata.0af.6.126"):
+        code = f'@{name} = internal constant [{len(data)} x i8] c"{quoted}"\n{{ ptr @{name}, i32 {len(data)} }}\n'
+        words = tasks._told(code)
+        assert words.count(name) == 2 and quoted not in words and f"i32 {len(data)} " not in words
 
 
 @contextlib.contextmanager
