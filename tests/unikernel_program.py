@@ -1,5 +1,7 @@
 """A program of tasks that end in every way in which a task can, for tests of the unikernel and of the Linux program."""
 
+from __future__ import annotations
+
 PROGRAM = """
 from swiftlet.unikernel import service, task
 
@@ -33,3 +35,29 @@ def forever(n: int) -> int:
 
 app = service(add, divide, odd, depth, refuses, forever)
 """
+
+
+LOCALS = 300
+"""Of the rare path in `LARGE_FRAMES`: together more than a page."""
+
+
+def _large_frames() -> str:
+    """A task with a frame larger than a page, most of which its usual path never touches."""
+    lines = [f"        b{each} = x * {each + 3} + x // {each + 7}" for each in range(LOCALS)]
+    lines += [f"        s = s * 31 + b{each}" for each in reversed(range(LOCALS))]
+    body = "\n".join(lines)
+    return f"""
+from swiftlet.unikernel import service, task
+
+@task
+def frames(n: int, rare: int, x: int) -> int:
+    if n == 0:
+        return 0
+    s = 0
+    if n == rare:
+{body}
+    return s + 1 + frames(n - 1, rare, x)
+"""
+
+
+LARGE_FRAMES = _large_frames()

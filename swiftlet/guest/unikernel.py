@@ -20,6 +20,9 @@ from swiftlet.model.workload import Resources, Workload
 DEFAULT_MEMORY = 32 << 20
 LEAST_MEMORY = 4 << 20
 
+EACH_PROCESSOR = 212 << 10
+"""Stacks, and the least that its tasks and its part of the calls have (`unikernel.kernel.main.share_memory`)."""
+
 OVERHEAD = 96 << 20
 """Memory that QEMU takes besides the guest's."""
 
@@ -57,6 +60,12 @@ def memory_of(workload: Workload) -> int:
         raise InputError(
             f"$.resources.memory: {asked} bytes are too little for a unikernel",
             f"give it {LEAST_MEMORY >> 20}M or more",
+        )
+    least = LEAST_MEMORY + (processors_of(workload) - 1) * EACH_PROCESSOR
+    if asked < least:
+        raise InputError(
+            f"$.resources.memory: {asked >> 20} MiB are too little for {processors_of(workload)} processors",
+            f"give it {-(-least >> 20)}M or more",
         )
     return asked & -(1 << 20)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import py_compile
+import stat
 import subprocess
 import sys
 import time
@@ -35,6 +37,10 @@ ATTACKS = {
     "has many processes": ("[os.fork() or time.sleep(20) for _ in range(200)]", "Resource temporarily unavailable"),
     "fills the memory": ("[bytearray(1 << 26) for _ in range(1000)]", "MemoryError"),
     "fills a disk": ("open('/tmp/large', 'wb').write(bytes(100 << 20))", "File too large|No space left"),
+    "outlives its parent": ("check(libc.prctl(1, 0))", "Operation not permitted"),
+    "hides memory in files": ("os.memfd_create('hidden')", "Operation not permitted"),
+    "opens many files": ("[os.open('/usr', 0) for _ in range(100)]", "Too many open files"),
+    "writes to the daemon's log": ("os.ftruncate(2, 0)", "Invalid argument"),
     "reads the memory": ("open('/dev/mem')", "FileNotFoundError"),
 }
 
@@ -58,7 +64,24 @@ for each in range(3, 64):
 os._exit(0)
 """
 
+DRIP = """
+import os, stat, time
+while True:
+    for each in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(each).st_mode):
+                os.write(each, b" ")
+        except OSError:
+            pass
+    time.sleep(0.5)
+"""
+
 TASK = "from swiftlet.unikernel import service, task\n@task\ndef one() -> int:\n    return ONE\napp = service(one)\n"
+
+
+def _sparse(path: Path) -> None:
+    with open(path, "wb") as file:
+        file.truncate(3 << 30)
 
 
 def built(path: Path, *, seconds: float = 60) -> dict[str, Any]:
@@ -126,6 +149,7 @@ def commands() -> Iterator[bytes]:
         ("import os; os.fork(); os.setsid()\nwhile True: pass", "takes too long"),
         ("import os; os._exit(0)", "ended Python"),
         ("raise SystemExit", "ended Python"),
+        (DRIP, "takes too long"),
         (SPEAK.format("b'{}' + bytes(1)"), "ended Python"),
         (SPEAK.format("b'[' * 100000 + bytes(1)"), "the program's top level: "),
         (SPEAK.format("b'x' * (9 << 20)"), "the program's top level: "),
@@ -178,3 +202,59 @@ def test_a_program_is_built_anew_when_a_module_beside_it_changes(product: Produc
 def test_only_the_outermost_paths_are_mounted() -> None:
     paths = ["/usr/lib", "/usr", "/usr-local", "/work/x/", "/work/x/y", "/usr/"]
     assert list(confinement.outermost(paths)) == ["/usr", "/usr-local", "/work/x"]
+
+
+def test_a_program_that_changes_while_it_is_built_is_not_kept(product: Product, program: Path) -> None:
+    program.write_text("import time\ntime.sleep(2)\n" + TASK.replace("ONE", "1"))
+    with product.spawn("unikernel", "build", str(program)) as build:
+        time.sleep(1)
+        program.write_text("import time\ntime.sleep(2)\n" + TASK.replace("ONE", "2"))
+        assert build.stderr is not None
+        assert "has changed while it was built" in build.stderr.read()
+    assert build.returncode == 125
+
+
+def test_the_same_program_in_two_folders_is_two_programs(product: Product, tmp_path: Path) -> None:
+    found = set()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "number.txt").write_text(str(len(name) + len(found)))
+        text = "import os\nONE = int(open(os.path.dirname(__file__) + '/number.txt').read())\n"
+        (tmp_path / name / "program.py").write_text(text + TASK)
+        found.add(product.json("unikernel", "build", str(tmp_path / name / "program.py"))["digest"])
+    assert len(found) == 2
+
+
+def test_cached_bytecode_beside_a_program_is_not_believed(program: Path) -> None:
+    program.write_text("from helper import ONE\nassert ONE == 1\n" + TASK)
+    helper = program.with_name("helper.py")
+    helper.write_text("ONE = 2\n")
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(helper), doraise=True, invalidation_mode=mode)
+    helper.write_text("ONE = 1\n")
+    assert built(program)["bytes"] > 10_000
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/full", path), _sparse])
+def test_a_path_that_is_no_program_is_refused_at_once(product: Product, program: Path, make: Any) -> None:
+    make(program)
+    begin = time.monotonic()
+    refused = product.run("unikernel", "build", str(program))
+    assert refused.returncode == 125 and ("is no file of" in refused.stderr or "cannot read" in refused.stderr)
+    assert time.monotonic() - begin < 5
+
+
+def test_a_program_by_a_link_is_built(product: Product, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there/real.py").write_text(TASK.replace("ONE", "1"))
+    (tmp_path / "here/program.py").symlink_to(tmp_path / "there/real.py")
+    assert product.json("unikernel", "build", str(tmp_path / "here/program.py"))["tasks"]
+
+
+def test_a_device_as_output_stays_a_device(product: Product, program: Path, tmp_path: Path) -> None:
+    program.write_text(TASK.replace("ONE", "1"))
+    null = tmp_path / "null"
+    os.mknod(null, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    product.ok("unikernel", "build", str(program), "-o", str(null))
+    assert stat.S_ISCHR(null.stat().st_mode)

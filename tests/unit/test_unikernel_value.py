@@ -119,3 +119,10 @@ def test_arrays_of_numpy_are_sent_as_they_lie():
     assert packed(signature, [np.asfortranarray(values)]) == expected
     again = unpacked("F2", expected)
     assert isinstance(again, np.ndarray) and (again == values).all()
+
+
+@pytest.mark.parametrize("shape", [(1 << 40, 0), (0, 1 << 40)])
+def test_a_result_of_countless_empty_rows_is_refused(shape):
+    with pytest.raises(InputError):
+        unpacked("I2", struct.pack("<2q", *shape))
+    assert len(unpacked("I2", struct.pack("<2q", 3, 0))) == 3

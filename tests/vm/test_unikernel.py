@@ -293,6 +293,8 @@ def test_a_unikernel_survives_the_daemon(product: Product) -> None:
     [
         (("-p", "80:7000"), "speaks UDP only"),
         (("-m", "1M"), "too little for a unikernel"),
+        (("-m", "8M", "--cpus", "64"), "too little for 64 processors\n  hint: give it 18M or more"),
+        (("-p", "7000:8000/udp"), "listens on 7000 only"),
         (("--cpus", "300"), "255 processors at most"),
         (("-v", "/usr/share:/x"), "a unikernel has no files"),
         (("-t", "busybox"), "a unikernel has no files"),

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,11 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from swiftlet.unikernel import wire
 from swiftlet.unikernel.build import build
 from swiftlet.unikernel.client import Client
+from swiftlet.unikernel.failure import DeadlineError
 from swiftlet.unikernel.figures import figures_of
+from swiftlet.unikernel.wire import Message
 from tests.product import eventually
-from tests.unikernel_program import PROGRAM
+from tests.unikernel_program import LARGE_FRAMES, PROGRAM
 from tests.vm.test_unikernel import PRIMES
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300, func_only=True)]
@@ -91,6 +95,35 @@ def tasks_of(client: Client, calls: int, tasks: int) -> list[int]:
         time.sleep(0.01)  # and are asleep again
     cores = sorted(figures_of(client)["processors"], key=lambda each: each["apic"])
     return [each["tasks"] for each in cores]
+
+
+def test_a_frame_larger_than_the_guard_page_ends_its_task_alone(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(LARGE_FRAMES + "\napp = service(frames)\n")
+    (tmp_path / "tasks.elf").write_bytes(build(str(tmp_path / "tasks.py")).image)
+    ends = set()
+    with reached(tmp_path / "tasks.elf", processors="2") as client:
+        for depth in range(4, 40):
+            try:
+                assert client.call("frames", depth, -1, 1) == depth
+                ends.add("fits")
+            except RecursionError:
+                ends.add("too deep")
+            assert client.run("frames", [1, -1, 1], 4) == [1] * 4
+    assert ends == {"fits", "too deep"}
+
+
+def test_tasks_that_nobody_comes_to_end_with_their_time_too(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(PROGRAM)
+    (tmp_path / "tasks.elf").write_bytes(build(str(tmp_path / "tasks.py")).image)
+    with reached(tmp_path / "tasks.elf", "master=serve", processors="2") as client:
+        place, _ = client.find("forever")
+        client.send(wire.encoded(Message(wire.CALL, 7, place, length=8), struct.pack("<q", 5)))
+        begin = time.monotonic()
+        with pytest.raises(DeadlineError):
+            client.run("add", [1, 2], 3, deadline=0.3)
+        assert time.monotonic() - begin < 2
+        client.send(wire.encoded(Message(wire.CANCEL, 7)))
+        assert client.run("add", [1, 2], 3, deadline=5) == [3] * 3
 
 
 def test_a_first_processor_that_only_serves_runs_no_task(image: Path) -> None:
@@ -194,7 +227,9 @@ machine=$!
 trap 'kill $server $machine' EXIT
 for _ in $(seq 100); do grep -q ready "$1/console" 2>/dev/null && break; sleep 0.1; done
 "$3" -c 'import sys
+from swiftlet.unikernel import wire
 from swiftlet.unikernel.client import Client
+from swiftlet.unikernel.failure import DeadlineError
 with Client("10.9.0.50", 7000) as client: print(client.call("count_primes", 1000))'
 """
 
