@@ -37,6 +37,8 @@ def row(guest: dict[str, Any], whole: bool = False) -> tuple[str, ...]:
     from swiftlet.cli.table import age_text, status_text
 
     command = " ".join(guest["command"])
+    if guest["kind"] == "unikernel" and not whole:
+        command = command.rpartition("/")[2]
     if len(command) > 30 and not whole:
         command = command[:29] + "…"
     return (

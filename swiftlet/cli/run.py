@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_KINDS = ("container", "vm", "unikernel", "fake")
+
 UNIKERNEL = "unikernel"
 """The kind of guest whose program is no command: flags may stand behind it."""
 
@@ -58,6 +60,8 @@ def workload_of(parsed: Parsed, client: Client, command: str = "run") -> dict[st
         return workload
     if workload.get("kind") == UNIKERNEL:
         return _of_program(workload, command)
+    if workload.get("kind", _KINDS[0]) not in _KINDS:
+        raise InputError(f"{command}: no kind of guest: {workload['kind']}", "--as container, vm or unikernel")
     if not workload.get("templates"):
         given = f" -t {parsed.arguments[0]}" if parsed.arguments else " -t TEMPLATE"
         hint = f"name one, as in: swiftlet {command}{given}; `swiftlet template ls` lists them"

@@ -147,7 +147,7 @@ def stats(parsed: Parsed) -> int:
     print_table(("CPU", "TASKS", "CYCLES", "ERRORS", "WAKE-UPS", "INTERRUPTS", "STATE"), rows)
     counted = ("calls", "repeated", "refused", "busy", "malformed", "received", "sent", "dropped")
     sys.stdout.write("  ".join(f"{name} {found[name]}" for name in counted) + "\n")
-    sys.stdout.write(f"memory {size_text(found['memory'])}, {size_text(found['memory_left'])} of it free\n")
+    sys.stdout.write(f"memory {size_text(found['memory'])}, {size_text(found['memory_left'])} of it given to nobody\n")
     return 0
 
 

@@ -109,7 +109,8 @@ class Ports:
         holder = f"guest {ours[0][1]}" if ours else _process_with(inodes)
         where = "" if host_ip == ANYWHERE else f"{host_ip}:"
         text = f"port {where}{port.host}/{port.protocol} is in use by {holder}"
-        return ConflictError(text, f"publish on another: -p {port.host + 1}:{port.guest}")
+        protocol = "" if port.protocol == "tcp" else f"/{port.protocol}"
+        return ConflictError(text, f"publish on another: -p {port.host + 1}:{port.guest}{protocol}")
 
 
 def _host_ip(port: Port) -> str:
