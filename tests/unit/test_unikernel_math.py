@@ -476,7 +476,7 @@ def tasks(tmp_path_factory):
         return answer.value if status == 0 and count.value == 8 else None
 
     yield call
-    library.munmap(ctypes.c_void_p(base), room)
+    library.munmap(ctypes.c_void_p(base), ctypes.c_size_t(1 << 20))
 
 
 def test_operators_of_tasks_are_pythons(tasks, draw):
