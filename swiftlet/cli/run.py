@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-
 _KINDS = ("container", "vm", "unikernel", "fake")
+"""The last is of tests, and in no help."""
 
 UNIKERNEL = "unikernel"
 """The kind of guest whose program is no command: flags may stand behind it."""

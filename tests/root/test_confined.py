@@ -200,8 +200,8 @@ def test_a_program_is_built_anew_when_a_module_beside_it_changes(product: Produc
 
 
 def test_only_the_outermost_paths_are_mounted() -> None:
-    paths = ["/usr/lib", "/usr", "/usr-local", "/work/x/", "/work/x/y", "/usr/"]
-    assert list(confinement.outermost(paths)) == ["/usr", "/usr-local", "/work/x"]
+    paths = ["/usr/lib", "/usr", "/usr-local", "/srv/x/", "/srv/x/y", "/usr/"]
+    assert list(confinement.outermost(paths)) == ["/srv/x", "/usr", "/usr-local"]
 
 
 def test_a_program_that_changes_while_it_is_built_is_not_kept(product: Product, program: Path) -> None:
