@@ -23,6 +23,7 @@ from bench.launcher import TREE
 from swiftlet.image.kernel.build import Kernel, kernel_of, kernels_of
 from swiftlet.model.bundle import Bundle
 from swiftlet.model.instance import Instance, instance_of
+from swiftlet.store.layout import Layout
 
 COMMAND_SECONDS = 180.0
 _BUILD_SECONDS = 3600.0
@@ -70,6 +71,11 @@ class Installation:
         if done.returncode:
             raise OSError(f"swiftlet {' '.join(words[:4])}: {done.stderr.strip() or done.returncode}")
         return done.stdout
+
+    def file_of(self, template: str, path: str) -> str:
+        """Where on this host a template's file lies, among the others of its tree; a guest of it has been started."""
+        told = json.loads(self.call("template", "resolve", "--json", template))
+        return Layout(self.instance).tree(told[0]["digest"]) + path
 
     def start(self, *words: str) -> Guest:
         """`swiftlet run -d`: a guest, and how long the command took."""

@@ -29,6 +29,7 @@ from swiftlet.resolve.host import HOST, HostFiles, Stamp
 from swiftlet.resolve.packs import PACKS, implied, with_needed
 from swiftlet.resolve.protocol import Objects, Progress, Sandbox, file_mode, is_executable
 from swiftlet.resolve.supplies import Supplies
+from swiftlet.resolve.unlinked import unlinked
 from swiftlet.resolve.walk import Found, Walker, Want, follow
 from swiftlet.resolve.wheel import Wheel, Wheels, ensure_wheel, fetch_wheel
 
@@ -84,9 +85,10 @@ def assemble(
         lower = stack.enter_context(Universe(tools.apt, tools.cache, others, (), fixed=True)) if others else None
         supplies = Supplies(universe, wheels, host, tools.apt, lower)
         provided = frozenset((*(entry.path for entry in below), *template.links))
-        walker = Walker(supplies, provided, _library_path(template))
+        walker = Walker(supplies, provided, _library_path(template), template.without)
         assembly = Assembly(walker, supplies, tools.objects)
         _fill(assembly, template, family)
+        _unlink(assembly, template)
         store_members(assembly, tools.progress)
         _generate(assembly, template, tools, below)
         entries = [taken.entry for taken in walker.taken.values()]
@@ -257,6 +259,17 @@ def _declared(assembly: Assembly, template: Template) -> None:
     for path, directory in template.directories.items():
         owner = template.users.get(directory.user, 0)
         assembly.folder(path, f"folder of {template.reference}", int(directory.mode, 8), owner)
+
+
+def _unlink(assembly: Assembly, template: Template) -> None:
+    """Take the libraries off the programs that are not to load them."""
+    for path, (entry, found) in list(assembly.walker.taken.items()):
+        facts = found.member.facts if found else None
+        gone = [soname for soname in facts.needed if soname in template.without] if facts else []
+        if found is not None and gone:
+            descriptor, offset = assembly.supplies.content(found)
+            made = unlinked(descriptor, offset, found.member.size, f"{path} ({found.source})", template.without)
+            assembly.write(path, made, f"{entry.why}, without {', '.join(gone)}"[:500], found.member.mode)
 
 
 def _generate(assembly: Assembly, template: Template, tools: Tools, below: Sequence[Entry]) -> None:

@@ -81,14 +81,14 @@ def read_facts(descriptor: int, name: str, *, offset: int = 0, size: int | None 
     Raises BadElfError for a file that is not ELF, not 64-bit x86, of a kind that cannot be loaded, or damaged.
     """
     end = os.fstat(descriptor).st_size - offset if size is None else size
-    image = _Image(descriptor, offset, max(end, 0), name)
+    image = Image(descriptor, offset, max(end, 0), name)
     try:
-        return _Reader(image).facts()
+        return Reader(image).facts()
     except (struct.error, ValueError, OverflowError, OSError, UnicodeError) as error:
         raise BadElfError(f"{name}: damaged ELF file ({error})") from None
 
 
-class _Image:
+class Image:
     """Bounded reading of one object within a file."""
 
     def __init__(self, descriptor: int, offset: int, size: int, name: str) -> None:
@@ -116,10 +116,10 @@ class _Image:
         return found[:end].decode()
 
 
-class _Reader:
+class Reader:
     """Reads one object, in the order in which the loader does."""
 
-    def __init__(self, image: _Image) -> None:
+    def __init__(self, image: Image) -> None:
         self.image = image
         self.kind = self.check_header()
         self.tags: list[tuple[int, int]] = []

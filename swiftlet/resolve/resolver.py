@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from swiftlet.resolve.host import Stamp
     from swiftlet.resolve.lock import Lock
 
-RULES = "7"
+RULES = "8"
 """Changes with anything that makes the same template resolve to other files (walker, policy tables, packs)."""
 
 PROGRAM_FOLDERS = ("/usr/sbin", "/usr/bin")

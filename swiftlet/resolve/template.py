@@ -36,6 +36,9 @@ MAX_USER = 65535
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9+._-]{0,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}")
+_SONAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,127}")
+_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_*?]{0,127}")
+"""A pattern of names."""
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 
@@ -109,6 +112,9 @@ _FIELDS: dict[str, shape.Reader[Any]] = {
     "users": shape.map_of(shape.whole_number(0, MAX_USER), _matching(_USER, "user")),
     "env": shape.map_of(shape.text, shape.variable),
     "entrypoint": shape.list_of(shape.text),
+    "without": shape.map_of(
+        shape.list_of(_matching(_FUNCTION, "function's name")), _matching(_SONAME, "library's name")
+    ),
     "generate": shape.list_of(_generate),
 }
 

@@ -80,10 +80,15 @@ class Walker:
     """Collects what a set of roots needs. Add roots with `take`, follow their edges with `run`."""
 
     def __init__(
-        self, supply: Supply, provided: frozenset[str] = frozenset(), library_path: Sequence[str] = ()
+        self,
+        supply: Supply,
+        provided: frozenset[str] = frozenset(),
+        library_path: Sequence[str] = (),
+        without: Iterable[str] = (),
     ) -> None:
         self.supply = supply
         self.provided = provided
+        self.without = frozenset(without)
         self.folders = (*library_path, *LIBRARY_FOLDERS)
         self.taken: dict[str, Taken] = {}
         self.size = 0
@@ -189,6 +194,8 @@ class Walker:
             why = f"loader of {member.path} (PT_INTERP)"
             self.need(Want("path", facts.interpreter, member.path, found.package, why))
         for soname in facts.needed:
+            if soname in self.without:
+                continue
             why = f"needed by {member.path} (DT_NEEDED {soname})"
             self.need(Want("library", soname, member.path, found.package, why))
         for note in facts.dlopen:

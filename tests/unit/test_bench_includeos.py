@@ -6,7 +6,6 @@ import os
 
 from bench import includeos, includeos_figure
 from bench.report import Report
-from swiftlet.guest import qemu
 
 
 def test_the_figure_is_drawn_of_whatever_arms_there_are(tmp_path):
@@ -18,16 +17,14 @@ def test_the_figure_is_drawn_of_whatever_arms_there_are(tmp_path):
 
 
 def test_machines_are_started_by_the_drivers_own_words():
-    settings = qemu.Settings(
-        "bench", "tcg", "microvm", "image", 32 << 20, 1, (), ("output", "orders", "monitor", "tap"), 0
-    )
-    words = includeos._by_hand(list(qemu.unikernel_argv(settings)), 7)
+    words = includeos._by_hand("qemu", "image", 7, " run=0:1")
+    assert words[0] == "qemu"
     assert "-sandbox" not in words and "tap,id=net,fd=7" in words and words[-2:] == ["-serial", "stdio"]
     assert (
         words[words.index("-machine") + 1]
         == "microvm,acpi=off,pit=off,pic=off,rtc=off,isa-serial=on,dump-guest-core=off"
     )
-    assert words[words.index("-append") + 1] == f"address={includeos.GUEST}"
+    assert words[words.index("-append") + 1] == f"address={includeos.GUEST} run=0:1"
 
 
 def test_the_time_of_a_process_is_counted():

@@ -58,6 +58,7 @@ directories: {/var/x: {mode: 0700, user: u}, /var/y: {}}
 users: {u: 33}
 env: {A: 1}
 entrypoint: [x, ""]
+without: {libx.so.1: [x_*, y], liby-2.0.so.0: []}
 generate:
   - run: [make, it]
     outputs: [/etc/it]
@@ -67,6 +68,7 @@ generate:
     assert template.directories == {"/var/x": Directory("0700", "u"), "/var/y": Directory()}
     assert template.users == {"u": 33}
     assert template.entrypoint == ("x", "")
+    assert template.without == {"libx.so.1": ("x_*", "y"), "liby-2.0.so.0": ()}
     assert template.generate[0].run == ("make", "it")
     assert template_from_bytes(template_bytes(template), "t") == template
 
@@ -97,6 +99,8 @@ generate:
         ("name: x\nversion: 1\ndirectories: {/x: {user: u}}\n", "u is not among users"),
         ("name: x\nversion: 1\nenv: {A=B: x}\n", r"\$\.env\.A=B"),
         ("name: x\nversion: 1\ngenerate: [{run: [x]}]\n", r"\$\.generate\[0\]: needs run"),
+        ("name: x\nversion: 1\nwithout: {/lib/x: []}\n", r"\$\.without\./lib/x: not a library's name"),
+        ("name: x\nversion: 1\nwithout: {x.so: [a-b]}\n", r"\$\.without\.x\.so\[0\]: not a function's name"),
         ("name: x\nversion: 1\ninclude: [x]\n", r"\$\.include\[0\]"),
         ("name: x\nversion: 1\nrequires: [host:x]\n", r"\$\.requires\[0\]"),
         ("name: x\nversion: 1\nfiles: {a: /" + "x" * 300 + "}\n", "not a usable path"),

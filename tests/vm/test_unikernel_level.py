@@ -63,12 +63,12 @@ def image(tmp_path_factory: pytest.TempPathFactory):
     return made
 
 
-def ended(image: Path, processor: str) -> tuple[str, int]:
+def ended(image: Path, processor: str, *more: str) -> tuple[str, int]:
     """What a machine said until it ended, and with which number."""
     command = ["qemu-system-x86_64", "-M", "microvm", "-accel", "tcg", "-cpu", processor, "-smp", "2", "-m", "32"]
     command += ["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", str(image)]
     command += ["-device", "isa-debug-exit,iobase=0x501,iosize=1"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, *more], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     return done.stdout, done.returncode
 
 

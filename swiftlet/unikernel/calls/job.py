@@ -65,7 +65,10 @@ class Outcome(Shared):
 
 
 class Task(Struct):
-    """An entry of the table that the builder makes (`build.tables`). room: bytes of a result, 0 for any number."""
+    """An entry of the table that the builder makes (`build.tables`). room: bytes of a result, 0 for any number.
+
+    number: whether results are integers.
+    """
 
     function: u64
     room: u64

@@ -107,6 +107,8 @@ def refusal(asked: Message) -> u64:
     if asked.part:
         return text("its first part is missing")
     task = many(Task, table + 8)[asked.task]
+    if asked.flags & message.SUM and task.number == 0:
+        return text("its results are no integers, of which there would be a sum")
     per_task = OUTCOME + (rounded(task.room) if task.room else LEAST_ROOM)
     most = target.most_of_a_call()
     if asked.length + 64 > most or asked.count > (most - asked.length - 64) // per_task:

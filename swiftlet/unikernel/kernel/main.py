@@ -6,6 +6,7 @@ from swiftlet.unikernel.kernel import (
     apic,
     console,
     discovery,
+    errand,
     features,
     interrupt,
     lease,
@@ -104,4 +105,5 @@ def live(start: u64) -> None:
     allow_interrupts()
     console.say(text("ready\n"))
     orders.report(text("started\n"))
+    errand.begin(info.command_line)
     service.serve(me)

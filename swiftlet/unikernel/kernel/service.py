@@ -6,7 +6,7 @@ from swiftlet.unikernel.calls import answer, figures, request, trace
 from swiftlet.unikernel.calls.answer import received
 from swiftlet.unikernel.calls.figures import Core, Figures
 from swiftlet.unikernel.calls.job import ANSWERED, FINISHED, JOBS, Job, jobs
-from swiftlet.unikernel.kernel import clock, job, lease, memory, net, orders, power, processor, virtio
+from swiftlet.unikernel.kernel import clock, errand, job, lease, memory, net, orders, power, processor, virtio
 from swiftlet.unikernel.kernel.processor import Processor, everyone
 from swiftlet.unikernel.metal.words import (
     Shared,
@@ -120,6 +120,8 @@ def finish_jobs() -> None:
         if one.state == FINISHED:
             answer.collect(one)
             one.state = ANSWERED
+            if one.peer == errand.PEER:
+                errand.tell(one)
             answer.send_all(one)
             trace.note(trace.ANSWERED, 0, one.id, one.count)
 

@@ -1,0 +1,162 @@
+"""A program without libraries that it names and never calls: it starts sooner, and needs less.
+
+Distributions build one program for everybody, and loading a library for a feature that nobody asks for takes as long as
+for one that is used: of QEMU's start, a third. What is changed is what the dynamic loader reads: the names of such
+libraries (DT_NEEDED, System V ABI, "Dynamic Section"), the versions wanted of them (LSB 5.0, "Symbol Versioning"), and
+their functions, which become weak: a weak symbol that nobody defines is 0, and calling it ends the program.
+
+The file may come from an enemy: it is read by `elf.Reader`, and nothing is written outside the copy of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from swiftlet.model.error import BadElfError
+from swiftlet.resolve.elf import MAX_READ, Image, Reader
+from swiftlet.resolve.policy import glob_pattern
+
+Without = Mapping[str, Sequence[str]]
+"""Soname -> patterns of its functions' names; none are needed where its functions have versions."""
+
+_DYNAMIC = 2
+_NULL, _NEEDED, _HASH, _SYMTAB, _GNU_HASH = 0, 1, 4, 6, 0x6FFFFEF5
+_VERSYM, _VERNEED, _VERNEEDNUM = 0x6FFFFFF0, 0x6FFFFFFE, 0x6FFFFFFF
+_TAG = struct.Struct("<qQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_NEED = struct.Struct("<HHIII")
+_AUX = struct.Struct("<IHHII")
+
+_WEAK = 2
+_UNDEFINED = 0
+_UNVERSIONED = 1
+_HIDDEN = 0x8000
+
+MAX_SYMBOLS = 1 << 20
+
+
+class _Need(NamedTuple):
+    """A record of the versions that are wanted of one library."""
+
+    start: int
+    soname: str
+    indices: frozenset[int]
+
+
+def unlinked(descriptor: int, offset: int, size: int, name: str, without: Without) -> bytes:
+    """The object at `offset` of a file, without those libraries; `name` is what errors call it.
+
+    Raises BadElfError for a file that is damaged or has no symbol table.
+    """
+    if size > MAX_READ // 2:
+        raise BadElfError(f"{name}: {size >> 20} MiB are too many to take libraries off")
+    image = Image(descriptor, offset, size, name)
+    try:
+        return _Edit(image, without).edited()
+    except (struct.error, ValueError, IndexError, OverflowError, OSError, UnicodeError) as error:
+        raise BadElfError(f"{name}: damaged ELF file ({error})") from None
+
+
+class _Edit:
+    """One object, read and written at once."""
+
+    def __init__(self, image: Image, without: Without) -> None:
+        self.reader = Reader(image)
+        self.reader.read_dynamic()
+        self.data = bytearray(image.read(0, image.size, "the file"))
+        self.without = without
+        names = {self.reader.string(value) for tag, value in self.reader.tags if tag == _NEEDED}
+        self.gone = names & without.keys()
+
+    def edited(self) -> bytes:
+        """All of it."""
+        needs = self.needs()
+        self.weaken({index for need in needs if need.soname in self.gone for index in need.indices})
+        self.write_tags(self.write_needs([need for need in needs if need.soname not in self.gone]))
+        return bytes(self.data)
+
+    def needs(self) -> list[_Need]:
+        """Which versions are wanted of which library."""
+        found = []
+        for start, (_, count, name, first, _) in self.reader.chain(_VERNEED, _VERNEEDNUM, _NEED):
+            links = self.reader.links(start + first, count, _AUX)
+            found.append(_Need(start, self.reader.string(name), frozenset(link[2] & ~_HIDDEN for link in links)))
+        return found
+
+    def weaken(self, versions: set[int]) -> None:
+        """Let nobody miss the libraries' symbols: those of these versions, and those without one by their names."""
+        pattern = glob_pattern([each for soname in sorted(self.gone) for each in self.without[soname]])
+        symbols, versyms = self.place(_SYMTAB), self.reader.tag(_VERSYM)
+        table = self.reader.file_offset(versyms) if versyms is not None else None
+        for index in range(1, self.symbols()):
+            start = symbols + index * _SYMBOL.size
+            name, info, other, section, value, size = _SYMBOL.unpack_from(self.data, start)
+            version = struct.unpack_from("<H", self.data, table + 2 * index)[0] & ~_HIDDEN if table is not None else 0
+            if section != _UNDEFINED or not name:
+                continue
+            named = version <= _UNVERSIONED and pattern is not None and pattern.fullmatch(self.reader.string(name))
+            if version in versions or named:
+                _SYMBOL.pack_into(self.data, start, name, _WEAK << 4 | info & 15, other, section, value, size)
+                if table is not None:
+                    struct.pack_into("<H", self.data, table + 2 * index, _UNVERSIONED)
+
+    def symbols(self) -> int:
+        """How many symbols there are, as far as hash tables lead to them."""
+        if (address := self.reader.tag(_HASH)) is not None:
+            count = self.words(self.reader.file_offset(address), 2)[1]
+        elif (address := self.reader.tag(_GNU_HASH)) is not None:
+            count = self.hashed(self.reader.file_offset(address))
+        else:
+            raise BadElfError(f"{self.reader.image.name}: no hash table, so nobody knows how many symbols it has")
+        if count > MAX_SYMBOLS:
+            raise BadElfError(f"{self.reader.image.name}: damaged ELF file ({count} symbols)")
+        return count
+
+    def hashed(self, start: int) -> int:
+        """The end of a GNU hash table's last chain. Its last word has bit 0 set; the first symbols are in none."""
+        count, first, bloom, _ = self.words(start, 4)
+        buckets = start + 16 + 8 * bloom
+        last = max(self.words(buckets, min(count, MAX_SYMBOLS)), default=0)
+        if last < first:
+            return first
+        while not self.words(buckets + 4 * (count + last - first), 1)[0] & 1:
+            last += 1
+        return last + 1
+
+    def words(self, start: int, count: int) -> tuple[int, ...]:
+        """Words of four bytes."""
+        return struct.unpack_from(f"<{count}I", self.data, start)
+
+    def write_needs(self, kept: list[_Need]) -> dict[int, int | None]:
+        """Link the records that stay; what becomes of the tags: a value, or None for one that goes."""
+        if not kept:
+            return {_VERNEED: None, _VERNEEDNUM: None}
+        for need, following in zip(kept, [*kept[1:], None], strict=True):
+            step = following.start - need.start if following else 0
+            struct.pack_into("<I", self.data, need.start + 12, step)
+        address = self.reader.tag(_VERNEED)
+        assert address is not None
+        return {_VERNEED: address + kept[0].start - self.reader.file_offset(address), _VERNEEDNUM: len(kept)}
+
+    def write_tags(self, changed: dict[int, int | None]) -> None:
+        """Write the dynamic section anew."""
+        tags = []
+        for tag, value in self.reader.tags:
+            if tag == _NEEDED and self.reader.string(value) in self.gone:
+                continue
+            new = changed.get(tag, value)
+            if new is not None:
+                tags.append((tag, new))
+        start = next(segment[2] for segment in self.reader.segments if segment[0] == _DYNAMIC)
+        tags += [(_NULL, 0)] * (len(self.reader.tags) - len(tags))
+        for place, pair in enumerate(tags):
+            _TAG.pack_into(self.data, start + place * _TAG.size, *pair)
+
+    def place(self, tag: int) -> int:
+        """Where in the file that lies to which a tag points."""
+        address = self.reader.tag(tag)
+        if address is None:
+            raise BadElfError(f"{self.reader.image.name}: damaged ELF file (no symbol table)")
+        return self.reader.file_offset(address)
