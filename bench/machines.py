@@ -42,7 +42,7 @@ def stock(installed: Stock, host: Host, *, traced: bool) -> Start:
         "-name", "stock",
         "-machine", "q35,smbus=off,sata=off,usb=off",
         "-accel", "kvm" if host.accelerator == "kvm" else f"tcg,tb-size={qemu.TRANSLATION_MIB}",
-        "-cpu", "host" if host.accelerator == "kvm" else "max",
+        "-cpu", "host" if host.accelerator == "kvm" else qemu.EMULATED_PROCESSOR,
         "-smp", "1",
         "-m", f"{MEMORY_MIB}M",
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",

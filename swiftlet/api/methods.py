@@ -186,7 +186,10 @@ class Methods:
 
         saveable(guest)
         self._guests.machines.snapshots.check_free(guest, given.name)
-        await ready.wait(guest, ready.published(guest) if given.ports is None else given.ports)
+        ports = ready.published(guest) if given.ports is None else given.ports
+        await ready.wait(guest, ports)
+        if ports:
+            await ready.rest(guest)
 
         async def take() -> Snapshot:
             async with guest.busy:

@@ -68,8 +68,9 @@ COMMANDS = (
         usage="GUEST NAME",
         arguments=(2, 2),
         about=(
-            "Waits until the guest listens on every TCP port that it publishes, a minute at most. Then the machine\n"
-            "stands still for a moment and goes on; the word `take` may be left out.\n"
+            "Waits until the guest listens on every TCP port that it publishes, a minute at most, and until it has\n"
+            "nothing to do, a second at most. Then the machine stands still for a moment and goes on; the word `take`\n"
+            "may be left out.\n"
             "`swiftlet run --from GUEST:NAME` starts a clone: the same machine with a name, an address, a clock and\n"
             "random numbers of its own."
         ),

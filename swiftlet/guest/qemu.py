@@ -32,6 +32,10 @@ CARD = "52:54:00:00:00:01"
 UNIKERNEL_EXIT_PORT = 0x501
 """Where a unikernel writes to end its machine (`unikernel.kernel.power`)."""
 
+EMULATED_PROCESSOR = "max,-erms"
+"""Everything that can be emulated, but for copying by bytes: to a kernel that believes it to be quick, as it is on a
+processor that was made for it, a page is 4,096 steps instead of 512. A start of Python takes 9 % less without."""
+
 TRANSLATION_MIB = 64
 """Emulation keeps translated code in a buffer of its own; by default it would take a quarter of the host's memory."""
 
@@ -197,7 +201,7 @@ def unikernel_argv(settings: Settings) -> tuple[str, ...]:
         "-name", settings.name,
         "-machine", "microvm,acpi=off,pit=off,pic=off,rtc=off,isa-serial=on,dump-guest-core=off",
         "-accel", f"tcg,tb-size={TRANSLATION_MIB}" if tcg else "kvm",
-        "-cpu", "max" if tcg else "host",
+        "-cpu", EMULATED_PROCESSOR if tcg else "host",
         "-smp", _processors(settings),
         "-m", f"{settings.memory >> 20}M",
         "-global", "virtio-mmio.force-legacy=false",
@@ -224,7 +228,7 @@ def _machine(settings: Settings) -> list[str]:
         "-name", settings.name,
         "-machine", f"{settings.type}{options},memory-backend=ram,dump-guest-core=off",
         "-accel", f"tcg,tb-size={TRANSLATION_MIB}" if tcg else "kvm",
-        "-cpu", "max" if tcg else "host",
+        "-cpu", EMULATED_PROCESSOR if tcg else "host",
         "-smp", _processors(settings),
         "-m", _room(settings),
         "-object", _memory(settings),

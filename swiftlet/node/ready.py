@@ -1,9 +1,10 @@
-"""Waits until a guest's service answers: somebody listens on its ports, at its own address."""
+"""Waits until a guest's service answers: somebody listens on its ports, at its own address; and until it rests."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Iterable
 
@@ -14,6 +15,11 @@ WAIT_SECONDS = 60.0
 
 _CONNECT_SECONDS = 0.5
 _AGAIN_SECONDS = 0.02
+
+REST_SECONDS = 1.0
+_REST_LOOKS, _LOOK_SECONDS = 5, 0.02
+_REST_SHARE = 0.05
+"""Of a processor's time that a machine at rest may take: its QEMU's own threads look around now and then."""
 
 
 def published(guest: Guest) -> list[int]:
@@ -45,3 +51,29 @@ async def _listens(guest: Guest, port: int) -> bool:
         writer.close()
         return True
     return False
+
+
+async def rest(guest: Guest, seconds: float = REST_SECONDS) -> None:
+    """Until a machine has had nothing to do for a tenth of a second, or for so long at most.
+
+    Whoever asked for its port has left it work behind: the connection's end, a process that was made for it. What it is
+    in the middle of when it is saved, each of its clones has to end.
+    """
+    deadline = time.monotonic() + seconds
+    quiet, before = 0, _spent_ns(guest.pid)
+    while quiet < _REST_LOOKS and time.monotonic() < deadline:
+        begin = time.monotonic_ns()
+        await asyncio.sleep(_LOOK_SECONDS)
+        now = _spent_ns(guest.pid)
+        quiet = quiet + 1 if now - before < _REST_SHARE * (time.monotonic_ns() - begin) else 0
+        before = now
+
+
+def _spent_ns(pid: int) -> int:
+    """Nanoseconds that a process's threads have run, those that there are now."""
+    spent = 0
+    with contextlib.suppress(OSError, ValueError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+                spent += int(file.read().split()[0])
+    return spent

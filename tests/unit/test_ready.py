@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import time
 import types
 from typing import Any
 
@@ -45,3 +48,29 @@ def test_it_gives_up_with_the_reason(who: Any, told: str) -> None:
 
 def test_nothing_is_waited_for_where_there_is_no_port() -> None:
     asyncio.run(ready.wait(guest(address=None), []))
+
+
+def rested(words: list[str], seconds: float) -> float:
+    """How long a process's rest is waited for."""
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        begin = time.monotonic()
+        asyncio.run(ready.rest(types.SimpleNamespace(pid=process.pid), seconds))  # type: ignore[arg-type]
+        taken = time.monotonic() - begin
+        process.kill()
+    return taken
+
+
+def test_what_it_still_does_is_waited_for_and_then_no_longer() -> None:
+    work = "import time; print(flush=True); end = time.monotonic() + 0.6\n"
+    work += "while time.monotonic() < end: pass\ntime.sleep(60)"
+    assert 0.5 < rested([sys.executable, "-c", work], 30) < 10
+
+
+def test_one_that_never_rests_is_not_waited_for_longer_than_that() -> None:
+    assert 0.3 < rested([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], 0.3) < 3
+
+
+def test_one_that_has_ended_rests() -> None:
+    assert rested(["true"], 30) < 10
