@@ -30,7 +30,7 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
 from swiftlet.model.error import InputError
-from swiftlet.unikernel import access, adapter, arithmetic, declare, failure
+from swiftlet.unikernel import access, adapter, arithmetic, declare, failure, located
 from swiftlet.unikernel.load import load, signature_of
 from swiftlet.unikernel.metal.assemble import optimised, target_machine
 from swiftlet.unikernel.metal.emit import with_attributes
@@ -88,7 +88,7 @@ def compiled(path: str) -> Compiled:
     flags.nrt, flags.error_model, flags.boundscheck = True, "python", True
     context = cpu_target.target_context.with_aot_codegen("tasks")
     context._internal_codegen = _Codegen("tasks", level.processor())
-    with global_compiler_lock:
+    with global_compiler_lock, located.lines():
         library = context.codegen().create_library("tasks")
         library._optimize_final_module = lambda: None  # it would drop what is called by another name only
         names = [

@@ -35,6 +35,10 @@ LEAST_DESKS = 256 << 10
 """Bytes that all jobs' desks have at least."""
 
 
+MOST_OF_A_DESK = 64 << 20
+"""So that no answer has more parts than can be counted (`message.Message`)."""
+
+
 class State(Shared):
     """desk: bytes that each job has for its arguments, outcomes and results. computes: whether this one runs tasks."""
 
@@ -55,7 +59,8 @@ told = place(Told)
 
 def begin(computes: u64) -> None:
     """Give every job its desk, of the memory that is left."""
-    state.desk = (memory.left() // JOBS) & ~4095
+    each = (memory.left() // JOBS) & ~4095
+    state.desk = each if each < MOST_OF_A_DESK else MOST_OF_A_DESK
     state.computes = computes
     figures.state.started = counter()
     for i in range(JOBS):
