@@ -113,10 +113,12 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted({name for name, _ in ARGUMENTS}))
-def test_an_example_does_what_it_does_under_cpython(service, name):
-    program = EXAMPLES / f"{name}.py"
-    client, module, moments = service(program), module_of(program), random.Random(SEED)
+NAMES = sorted({name for name, _ in ARGUMENTS})
+
+
+def compare(client: Client, name: str) -> None:
+    """Many calls of an example's tasks, and the same of what they are under CPython."""
+    module, moments = module_of(EXAMPLES / f"{name}.py"), random.Random(SEED)
     tasks = [task for example, task in ARGUMENTS if example == name]
     raised = 0
     for _ in range(CALLS):
@@ -129,11 +131,11 @@ def test_an_example_does_what_it_does_under_cpython(service, name):
     assert raised < CALLS, "not only errors were compared"
 
 
-def test_the_example_of_equations_does_what_it_does_under_cpython(service):
+def compare_equations(client: Client) -> None:
+    """The same of the example of equations, whose doubles may be others in the last bits."""
     import numpy
 
-    program = EXAMPLES / "linear.py"
-    client, module, moments = service(program), module_of(program), numpy.random.default_rng(SEED)
+    module, moments = module_of(EXAMPLES / "linear.py"), numpy.random.default_rng(SEED)
     for number in range(CALLS):
         n = int(moments.integers(1, 7))
         equations = moments.integers(-3, 4, (n, n + 1 + (number % 50 == 0))).astype(float)
@@ -142,6 +144,15 @@ def test_the_example_of_equations_does_what_it_does_under_cpython(service):
         assert here[0] == there[0] and here[2:] == there[2:]
         if here[0] == "returned":
             assert numpy.allclose(there[1], here[1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_does_what_it_does_under_cpython(service, name):
+    compare(service(EXAMPLES / f"{name}.py"), name)
+
+
+def test_the_example_of_equations_does_what_it_does_under_cpython(service):
+    compare_equations(service(EXAMPLES / "linear.py"))
 
 
 EXAMPLES_OF_FUNCTIONS = int(os.environ.get("SWIFTLET_EXAMPLES", "3"))
