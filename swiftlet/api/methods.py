@@ -312,7 +312,7 @@ def _ignore(progress: dict[str, Any]) -> None:
 
 
 def _started_of(guest: Guest, pid: int) -> dict[str, Any]:
-    return {"id": guest.id, "name": guest.name, "pid": pid}
+    return {"id": guest.id, "name": guest.name, "pid": pid, "kind": guest.workload.kind}
 
 
 def _stdin_of(call: Call, wanted: bool) -> int:

@@ -18,6 +18,7 @@ from swiftlet.model.error import HostError, InputError, NotFoundError, SwiftletE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from swiftlet.api.client import Client
@@ -64,7 +65,19 @@ def follow(
         if fill >= 0:
             os.close(given[0])
         signals.pidfd = received[0]
+        if method != "Exec" and answer["started"].get("kind", "container") != "container":
+            signals.send = _sender(client, answer["started"]["id"])
         return Foreground(client, answer["started"], received, signals, method).run(interactive and tty, fill)
+
+
+def _sender(client: Client, guest: str) -> Callable[[int], None]:
+    """Has the daemon signal a guest, over a connection of its own: the other is busy with the guest."""
+
+    def send(number: int) -> None:
+        with type(client)(client.instance, daemon=None) as other:
+            other.call("Kill", {"guest": guest, "signal": str(int(number))})
+
+    return send
 
 
 def _input(wanted: bool) -> tuple[tuple[int, ...], int]:

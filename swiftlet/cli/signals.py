@@ -1,11 +1,15 @@
 """Signals that come to a foreground command: handed on to the guest once there is one.
 
+A container's first process gets them itself; a machine's is QEMU, and who runs in it is told by the daemon.
+
 `_signal` is what `signal` wraps; the enums around it would cost 3 ms of every start.
 """
 
 from __future__ import annotations
 
 import time
+
+from swiftlet.model.error import SwiftletError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,10 +36,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Forwarding:
-    """While entered, `FORWARDED` go to `pidfd`; without one they raise Interrupted in the main thread."""
+    """While entered, `FORWARDED` go to `pidfd`; without one they raise Interrupted in the main thread.
+
+    send: hands them on in another way, where it is set. Raises SwiftletError.
+    """
 
     def __init__(self) -> None:
         self.pidfd = -1
+        self.send: Callable[[int], None] | None = None
         self.resized: Callable[[], None] | None = None
         self._saved: list[tuple[int, Any]] = []
         self._interrupts: list[float] = []
@@ -57,9 +65,14 @@ class Forwarding:
         if self.pidfd < 0:
             raise Interrupted(number)
         try:
-            signal.pidfd_send_signal(self.pidfd, number)
+            if self.send:
+                self.send(number)
+            else:
+                signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             return
+        except SwiftletError:  # no daemon just now, or the guest has ended
+            pass
         if number == signal.SIGINT and self._insists():
             raise Interrupted(number)
 

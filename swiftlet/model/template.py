@@ -42,8 +42,8 @@ class Template(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packs: named sets of what a tracer misses (nss, certificates, timezones, locale, gconv, terminfo, openssl, ...).
     include, exclude: glob patterns over guest paths, applied to the template's own packages.
     links: symbolic links, path -> target.
-    without: libraries that its programs name and never call, soname -> patterns of their functions' names, of which
-        those need none whose functions have versions (`resolve.unlinked`).
+    without: libraries that its programs name and never call, soname -> their functions' names or beginnings of
+        those with a `*`, of which those need none whose functions have versions (`resolve.unlinked`).
     users: name -> uid (and gid) to be found in /etc/passwd and /etc/group.
     """
 

@@ -65,15 +65,17 @@ async def rest(guest: Guest, seconds: float = REST_SECONDS) -> None:
         begin = time.monotonic_ns()
         await asyncio.sleep(_LOOK_SECONDS)
         now = _spent_ns(guest.pid)
-        quiet = quiet + 1 if now - before < _REST_SHARE * (time.monotonic_ns() - begin) else 0
+        quiet = quiet + 1 if 0 <= now - before < _REST_SHARE * (time.monotonic_ns() - begin) else 0
         before = now
 
 
 def _spent_ns(pid: int) -> int:
     """Nanoseconds that a process's threads have run, those that there are now."""
     spent = 0
-    with contextlib.suppress(OSError, ValueError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
-                spent += int(file.read().split()[0])
+    threads: list[str] = []
+    with contextlib.suppress(OSError):
+        threads = os.listdir(f"/proc/{pid}/task")
+    for thread in threads:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+            spent += int(file.read().split()[0])
     return spent

@@ -262,14 +262,18 @@ def _declared(assembly: Assembly, template: Template) -> None:
 
 
 def _unlink(assembly: Assembly, template: Template) -> None:
-    """Take the libraries off the programs that are not to load them."""
+    """Take the libraries off the programs that are not to load them. Raises ResolveError, BadElfError."""
+    left = set(template.without)
     for path, (entry, found) in list(assembly.walker.taken.items()):
         facts = found.member.facts if found else None
         gone = [soname for soname in facts.needed if soname in template.without] if facts else []
+        left -= set(gone)
         if found is not None and gone:
             descriptor, offset = assembly.supplies.content(found)
             made = unlinked(descriptor, offset, found.member.size, f"{path} ({found.source})", template.without)
             assembly.write(path, made, f"{entry.why}, without {', '.join(gone)}"[:500], found.member.mode)
+    if left:
+        raise ResolveError(f"$.without.{min(left)} of {template.reference}: none of its own files needs that library")
 
 
 def _generate(assembly: Assembly, template: Template, tools: Tools, below: Sequence[Entry]) -> None:

@@ -37,8 +37,8 @@ MAX_USER = 65535
 _NAME = re.compile(r"[a-z0-9][a-z0-9+._-]{0,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}")
 _SONAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,127}")
-_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_*?]{0,127}")
-"""A pattern of names."""
+_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\*?")
+"""A name, or the beginning of names."""
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 

@@ -15,24 +15,28 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from swiftlet.model.error import BadElfError
-from swiftlet.resolve.elf import MAX_READ, Image, Reader
-from swiftlet.resolve.policy import glob_pattern
+from swiftlet.resolve.elf import MAX_READ, MAX_TEXT, Image, Reader
 
 Without = Mapping[str, Sequence[str]]
-"""Soname -> patterns of its functions' names; none are needed where its functions have versions."""
+"""Soname -> its functions' names, or beginnings with a `*`; none are needed where its functions have versions."""
 
 _DYNAMIC = 2
-_NULL, _NEEDED, _HASH, _SYMTAB, _GNU_HASH = 0, 1, 4, 6, 0x6FFFFEF5
+_NULL, _NEEDED, _PLTRELSZ, _HASH, _SYMTAB, _RELA, _RELASZ, _JMPREL = 0, 1, 2, 4, 6, 7, 8, 23
+_GNU_HASH, _VERDEF = 0x6FFFFEF5, 0x6FFFFFFC
 _VERSYM, _VERNEED, _VERNEEDNUM = 0x6FFFFFF0, 0x6FFFFFFE, 0x6FFFFFFF
 _TAG = struct.Struct("<qQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _NEED = struct.Struct("<HHIII")
 _AUX = struct.Struct("<IHHII")
+_RELOCATION = struct.Struct("<QQq")
 
 _WEAK = 2
 _UNDEFINED = 0
 _UNVERSIONED = 1
 _HIDDEN = 0x8000
+
+_COPY = 5
+"""A relocation of data, which the program has room for itself (x86-64 ABI, table 4.9: R_X86_64_COPY)."""
 
 MAX_SYMBOLS = 1 << 20
 
@@ -87,32 +91,66 @@ class _Edit:
 
     def weaken(self, versions: set[int]) -> None:
         """Let nobody miss the libraries' symbols: those of these versions, and those without one by their names."""
-        pattern = glob_pattern([each for soname in sorted(self.gone) for each in self.without[soname]])
+        patterns = [each for soname in self.gone for each in self.without[soname]]
+        names = {each for each in patterns if not each.endswith("*")}
+        beginnings = tuple(each[:-1] for each in patterns if each.endswith("*"))
         symbols, versyms = self.place(_SYMTAB), self.reader.tag(_VERSYM)
         table = self.reader.file_offset(versyms) if versyms is not None else None
-        for index in range(1, self.symbols()):
-            start = symbols + index * _SYMBOL.size
-            name, info, other, section, value, size = _SYMBOL.unpack_from(self.data, start)
-            version = struct.unpack_from("<H", self.data, table + 2 * index)[0] & ~_HIDDEN if table is not None else 0
-            if section != _UNDEFINED or not name:
-                continue
-            named = version <= _UNVERSIONED and pattern is not None and pattern.fullmatch(self.reader.string(name))
-            if version in versions or named:
-                _SYMBOL.pack_into(self.data, start, name, _WEAK << 4 | info & 15, other, section, value, size)
-                if table is not None:
-                    struct.pack_into("<H", self.data, table + 2 * index, _UNVERSIONED)
-
-    def symbols(self) -> int:
-        """How many symbols there are, as far as hash tables lead to them."""
-        if (address := self.reader.tag(_HASH)) is not None:
-            count = self.words(self.reader.file_offset(address), 2)[1]
-        elif (address := self.reader.tag(_GNU_HASH)) is not None:
-            count = self.hashed(self.reader.file_offset(address))
-        else:
-            raise BadElfError(f"{self.reader.image.name}: no hash table, so nobody knows how many symbols it has")
+        referred, copied = self.referred()
+        count = max(self.symbols(), max(referred, default=0) + 1)
         if count > MAX_SYMBOLS:
             raise BadElfError(f"{self.reader.image.name}: damaged ELF file ({count} symbols)")
-        return count
+        for index in range(1, count):
+            start = symbols + index * _SYMBOL.size
+            name, info, other, section, value, size = _SYMBOL.unpack_from(self.data, start)
+            if not name or (section != _UNDEFINED and index not in copied):
+                continue
+            version = struct.unpack_from("<H", self.data, table + 2 * index)[0] & ~_HIDDEN if table is not None else 0
+            if version not in versions:
+                called = self.name(name)
+                if version > _UNVERSIONED or not (called in names or called.startswith(beginnings)):
+                    continue
+            if section != _UNDEFINED:
+                raise BadElfError(
+                    f"{self.reader.image.name}: {self.name(name)} of a library left out is data, no function"
+                )
+            _SYMBOL.pack_into(self.data, start, name, _WEAK << 4 | info & 15, other, section, value, size)
+            if table is not None:
+                struct.pack_into("<H", self.data, table + 2 * index, _UNVERSIONED)
+
+    def name(self, index: int) -> str:
+        """A symbol's name."""
+        start, size = self.reader.strings
+        if not 0 <= index < size:
+            raise BadElfError(f"{self.reader.image.name}: damaged ELF file (name outside the string table)")
+        end = self.data.find(b"\0", start + index, start + index + MAX_TEXT)
+        return self.data[start + index : max(end, start + index)].decode("latin-1")
+
+    def referred(self) -> tuple[set[int], set[int]]:
+        """Which symbols relocations name, and which of these are copied from a library."""
+        named: set[int] = set()
+        copied: set[int] = set()
+        for where, length in ((_RELA, _RELASZ), (_JMPREL, _PLTRELSZ)):
+            address, size = self.reader.tag(where), self.reader.tag(length) or 0
+            if address is None or not size:
+                continue
+            start = self.reader.file_offset(address)
+            if start + size > len(self.data):
+                raise BadElfError(f"{self.reader.image.name}: cut short: relocations lie outside the file")
+            whole = memoryview(self.data)[start : start + size - size % _RELOCATION.size]
+            for _, info, _ in _RELOCATION.iter_unpack(whole):
+                named.add(info >> 32)
+                if info & 0xFFFFFFFF == _COPY:
+                    copied.add(info >> 32)
+        return named, copied
+
+    def symbols(self) -> int:
+        """How many symbols there are, as far as hash tables lead to them, which are for finding definitions."""
+        if (address := self.reader.tag(_HASH)) is not None:
+            return self.words(self.reader.file_offset(address), 2)[1]
+        if (address := self.reader.tag(_GNU_HASH)) is not None:
+            return self.hashed(self.reader.file_offset(address))
+        return 0
 
     def hashed(self, start: int) -> int:
         """The end of a GNU hash table's last chain. Its last word has bit 0 set; the first symbols are in none."""
@@ -131,8 +169,11 @@ class _Edit:
 
     def write_needs(self, kept: list[_Need]) -> dict[int, int | None]:
         """Link the records that stay; what becomes of the tags: a value, or None for one that goes."""
-        if not kept:
-            return {_VERNEED: None, _VERNEEDNUM: None}
+        if (
+            not kept
+        ):  # without either table the loader has none of versions that a symbol's number could be looked up in
+            changed: dict[int, int | None] = {_VERNEED: None, _VERNEEDNUM: None}
+            return changed if self.reader.tag(_VERDEF) is not None else changed | {_VERSYM: None}
         for need, following in zip(kept, [*kept[1:], None], strict=True):
             step = following.start - need.start if following else 0
             struct.pack_into("<I", self.data, need.start + 12, step)

@@ -98,6 +98,8 @@ class Client:
         message = Message(wire.CALL, self._number(), task, 0, count, milliseconds, 0, parts, len(payload))
         try:
             return wire.outcomes_of(self._answer(message, payload), count)
+        except ValueError as error:
+            raise WireError(f"{self.name}: {error}") from None
         except KeyboardInterrupt:  # nobody waits for it any more
             self.send(wire.encoded(Message(wire.CANCEL, message.id)))
             raise

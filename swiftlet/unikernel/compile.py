@@ -134,13 +134,17 @@ _RESULTS: dict[str, tuple[Any, ...]] = {
 }
 
 
+_SHOWN = {types.none: "nothing", types.int64: "int", types.float64: "float", types.boolean: "bool"}
+"""Results as a program writes them."""
+
+
 def _check_result(function: Any, signature: Signature, path: str) -> None:
     """Refuse a task that returns another kind of number than it says: CPython would not turn it into that one."""
     for each in function.overloads.values():
         found = each.signature.return_type
         is_other = signature.result in _RESULTS and numba.types.unliteral(found) not in _RESULTS[signature.result]
         if found == types.none or is_other:
-            shown = "nothing" if found == types.none else found
+            shown = _SHOWN.get(found, "nothing on one of its paths" if isinstance(found, types.Optional) else found)  # type: ignore[attr-defined]
             place = f"{os.path.basename(path)}:{signature.line}: {signature.name}"
             raise InputError(f"{place} returns {shown}, and says {name_of(signature.result)}", "return what it says")
 
@@ -154,6 +158,7 @@ _PLAINER: tuple[tuple[str, str, str], ...] = (
     (r"name '(\w+)' is not defined", "nothing has the name {}", "define it"),
     (r"scipy .*is required", "there is no linear algebra (@, dot, linalg)", "write the loop, or (a * b).sum()"),
     (r"use of yield in a closure", "there are no generator expressions", "write a list: [... for ...]"),
+    (r"runaway recursion", "it calls itself on every path", "return without a call on one, before it calls itself"),
     (r"Cannot cast none to", "a task returns what it says on every path", "return it, or raise behind it"),
     (r"Function\(<built-in function setitem>\)", "what is written to here cannot be", "shared(int64[:], N), or a copy"),
     (r"No conversion from array\(bool", "bytes are compared one by one, or by their length", "a loop over both"),

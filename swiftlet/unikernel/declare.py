@@ -35,11 +35,16 @@ class ArrayKind:
         """Nothing: `typing` takes for an annotation only what can be called."""
 
 
-class _Item:
+class Item:
     """What an array is of."""
 
     def __init__(self, name: str) -> None:
         self._name = name
+
+    @property
+    def number(self) -> str:
+        """One of them, as a program writes it."""
+        return self._name.removesuffix("64")
 
     def __getitem__(self, place: Any) -> Any:
         dimensions = place if isinstance(place, tuple) else (place,)
@@ -48,7 +53,7 @@ class _Item:
         return ArrayKind(self._name, len(dimensions))
 
 
-float64, int64 = _Item("float64"), _Item("int64")
+float64, int64 = Item("float64"), Item("int64")
 
 
 _share: Callable[[str, tuple[int, ...]], Any] | None = None

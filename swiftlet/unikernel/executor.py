@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import typing
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any, TypeVar
@@ -72,7 +73,11 @@ class Executor(futures.Executor):
             raise TypeError(f"{function!r} is no task: submit the function itself")
         if named:
             raise TypeError(f"{function.__name__}: a task has no named arguments")
-        return self._pool.submit(self._call, function.__name__, *arguments)
+        try:
+            hint = typing.get_type_hints(function).get("return")
+        except (NameError, TypeError):  # it is known by its name
+            hint = None
+        return self._pool.submit(self._call, function.__name__, hint, *arguments)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Remove the machine, after what is under way where `wait` is set."""
@@ -85,13 +90,25 @@ class Executor(futures.Executor):
         if guest:
             _command("rm", "-f", guest)
 
-    def _call(self, name: str, *arguments: Any) -> Any:
+    def _call(self, name: str, hint: Any, *arguments: Any) -> Any:
         client = getattr(self._own, "client", None)
         if client is None:
             client = self._own.client = Client(_HERE, self._port)
             with self._lock:
                 self._clients.append(client)
-        return client.call(name, *arguments, deadline=self._deadline)
+        return declared(hint, client.call(name, *arguments, deadline=self._deadline))
+
+
+def declared(hint: Any, value: Any) -> Any:
+    """A result as its task's annotation has it: in its named tuples, where over the wire there are tuples only."""
+    if not isinstance(value, tuple):
+        return value
+    is_named = isinstance(hint, type) and hasattr(hint, "_fields")
+    hints = typing.get_type_hints(hint).values() if is_named else typing.get_args(hint)
+    if len(hints) != len(value):
+        return value
+    inside = [declared(one, each) for one, each in zip(hints, value, strict=True)]
+    return hint(*inside) if is_named else tuple(inside)
 
 
 def _command(*words: str) -> str:

@@ -156,10 +156,13 @@ def signature_of(function: Callable[..., Any], name: str) -> Signature:
     for each in (*names, "return"):
         what = "its result" if each == "return" else f"its argument {each}"
         if each not in hints:
-            raise InputError(f"{place}{what} has no type", f"def {function.__name__}(...: int) -> int")
+            shown = ", ".join(f"{name}: int" for name in names)
+            raise InputError(f"{place}{what} has no type", f"def {function.__name__}({shown}) -> int")
         kind = _code_of(hints[each])
         if not kind:
             shown = getattr(hints[each], "__name__", hints[each])
+            if isinstance(hints[each], declare.Item):
+                raise InputError(f"{place}{what} is one number, and no array", f"write {hints[each].number}")
             raise InputError(f"{place}{what} has no type that a task can have: {shown}", f"there are {_KINDS}")
         found.append(kind)
     return Signature(function.__name__, tuple(zip(names, found[:-1], strict=True)), found[-1], code.co_firstlineno)

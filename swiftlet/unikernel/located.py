@@ -18,6 +18,10 @@ from numba.core.lowering import Lower
 _INTERNAL = tuple(f"{os.path.dirname(each)}{os.sep}" for each in (numba.__file__, __file__))
 
 
+_MADE = "__numba_array_expr"
+"""What the functions are called that Numba makes of expressions; behind it stands an address of this process."""
+
+
 class _Here(NamedTuple):
     """The instruction that is being compiled. function: the name of what it is in."""
 
@@ -32,7 +36,9 @@ def lines() -> Iterator[None]:
     here: list[_Here] = []
 
     def lower_here(self: Any, instruction: Any) -> Any:
-        here.append(_Here(instruction.loc, self.func_ir.func_id.func_name))
+        name = self.func_ir.func_id.func_name
+        is_made = name.startswith(_MADE) and here  # of an expression of arrays, for this line alone
+        here.append(here[-1] if is_made else _Here(instruction.loc, name))
         try:
             return lower(self, instruction)
         finally:

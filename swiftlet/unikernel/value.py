@@ -22,7 +22,7 @@ _ITEM = {"I": "q", "F": "d"}
 def packed(signature: Signature, values: Sequence[Any]) -> bytes:
     """Arguments as they are sent. Raises InputError."""
     if len(values) != len(signature.arguments):
-        raise InputError(f"{signature} takes {len(signature.arguments)} arguments, not {len(values)}")
+        raise InputError(f"{signature} takes {_count(len(signature.arguments))}, not {len(values)}")
     return b"".join(_packed(name, code, value) for (name, code), value in zip(signature.arguments, values, strict=True))
 
 
@@ -89,7 +89,7 @@ def _flat(value: Any, dimensions: int) -> tuple[tuple[int, ...], list[Any]]:
 def parsed(signature: Signature, words: Sequence[str]) -> list[Any]:
     """Arguments from a command line; tuples and arrays as JSON has them. Raises InputError."""
     if len(words) != len(signature.arguments):
-        raise InputError(f"{signature} takes {len(signature.arguments)} arguments, not {len(words)}")
+        raise InputError(f"{signature} takes {_count(len(signature.arguments))}, not {len(words)}")
     return [_word(name, code, word) for (name, code), word in zip(signature.arguments, words, strict=True)]
 
 
@@ -166,3 +166,7 @@ def _array(data: bytes, form: str, shape: tuple[int, ...]) -> Any:
     if not data:
         return [] if len(shape) == 1 else [[] for _ in range(shape[0])]
     return memoryview(data).cast("d", shape).tolist() if form == "d" else memoryview(data).cast("q", shape).tolist()
+
+
+def _count(arguments: int) -> str:
+    return "1 argument" if arguments == 1 else f"{arguments} arguments"

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from swiftlet.model.error import BadElfError
+from swiftlet.model.error import BadElfError, ResolveError
 from swiftlet.resolve.elf import read_facts
 from swiftlet.resolve.unlinked import unlinked
 from tests.unit.elf_sample import build_elf
@@ -34,7 +34,7 @@ LIBRARIES = {
 WITHOUT = {"libplain.so.1": ["plain_*"], "libversioned.so.1": []}
 
 
-def compile_in(folder, style="gnu", flags=("-Wl,-z,now",)):
+def compile_in(folder, style="gnu", flags=("-Wl,-z,now",), main=PROGRAM):
     """The program, and its libraries in folders of their own."""
     for name, text in LIBRARIES.items():
         (folder / name).mkdir()
@@ -48,7 +48,7 @@ def compile_in(folder, style="gnu", flags=("-Wl,-z,now",)):
     found = [str(folder / name / f"lib{name}.so.1") for name in LIBRARIES]
     hashes = [f"-Wl,--hash-style={style}"]
     words = ["gcc", "-x", "c", "-", "-x", "none", *found, *hashes, *flags, "-o", str(program)]
-    subprocess.run(words, input=PROGRAM.encode(), check=True)
+    subprocess.run(words, input=main.encode(), check=True)
     return program
 
 
@@ -118,6 +118,54 @@ def test_libraries_that_remain_serve_their_functions_even_if_a_pattern_names_the
     assert (done.returncode, done.stdout) == (4, "43\n")
 
 
+QUIET = PROGRAM.replace("    fflush(stdout);\n", "").replace(
+    'printf("%d\\n", kept(count))', "puts(kept(count) > 0 ? words[0] : 0)"
+)
+"""The same without a symbol that others could use, so with an empty table of them."""
+
+
+@pytest.mark.parametrize("flags", [("-no-pie", "-Wl,-z,now"), ("-Wl,-z,now",), ("-Wl,-z,lazy",)])
+def test_a_program_that_offers_nothing_starts_without_them_as_well(tmp_path, flags):
+    program = compile_in(tmp_path, "gnu", flags, QUIET)
+    done = run(written(tmp_path, changed(program)), [tmp_path / "kept"])
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_library_whose_only_versions_are_gone_is_loaded(tmp_path):
+    compile_in(tmp_path)
+    parts = [str(tmp_path / name / f"lib{name}.so.1") for name in ("versioned", "plain")]
+    text = b"int versioned(int), plain_one(int); int mid(int c) { return c > 2 ? versioned(c) + plain_one(c) : c; }"
+    words = ["gcc", "-shared", "-fPIC", "-nostdlib", "-x", "c", "-", "-x", "none", *parts, "-Wl,--no-as-needed"]
+    words += ["-Wl,-soname,libmid.so.1", "-Wl,--hash-style=both"]
+    subprocess.run([*words, "-o", str(tmp_path / "libmid.so.1")], input=text, check=True)
+    user = b"int mid(int); int main(int count, char **words) { return mid(count) - 1; }"
+    words = ["gcc", "-x", "c", "-", "-x", "none", str(tmp_path / "libmid.so.1"), "-Wl,--unresolved-symbols=ignore-all"]
+    subprocess.run([*words, "-o", str(tmp_path / "user")], input=user, check=True)
+    for without, needed in ((WITHOUT, []), ({"libversioned.so.1": []}, [tmp_path / "plain"])):
+        folder = tmp_path / f"without{len(without)}"
+        folder.mkdir()
+        (folder / "libmid.so.1").write_bytes(changed(tmp_path / "libmid.so.1", without))
+        for now in ({}, {"LD_BIND_NOW": "1"}):
+            path = ":".join(map(str, (folder, *needed)))
+            done = subprocess.run([tmp_path / "user"], env={"LD_LIBRARY_PATH": path, **now}, capture_output=True)
+            assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("flags", [("-Wl,-z,now",), ("-no-pie", "-Wl,-z,now")])
+def test_data_of_a_library_cannot_be_left_out(tmp_path, flags):
+    (tmp_path / "versioned.c").write_text("int counter = 5;")
+    library = tmp_path / "libversioned.so.1"
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", str(tmp_path / "versioned.c"), "-Wl,-soname,libversioned.so.1", "-o", library],
+        check=True,
+    )
+    text = b"extern int counter; int main(void) { return counter; }"
+    program = tmp_path / "program"
+    subprocess.run(["gcc", "-x", "c", "-", "-x", "none", library, *flags, "-o", program], input=text, check=True)
+    with pytest.raises(BadElfError, match="counter of a library left out is data, no function"):
+        changed(program, {"libversioned.so.1": ["counter"]})
+
+
 def test_damaged_files_are_refused_or_changed_and_nothing_else_happens(tmp_path):
     whole = bytearray(compile_in(tmp_path).read_bytes())
     draw = random.Random(5)
@@ -140,6 +188,12 @@ def test_a_program_without_a_table_of_symbols_is_refused(tmp_path):
     path = written(tmp_path, build_elf(needed=["libplain.so.1"]))
     with pytest.raises(BadElfError, match=r"no (symbol|hash) table"):
         changed(path)
+
+
+def test_a_library_that_nobody_needs_cannot_be_left_out(instance, tmp_path):  # noqa: F811
+    path = template(tmp_path, "light", "files:\n  program: /bin/true\nwithout:\n  libplian.so.1: []\n")
+    with pytest.raises(ResolveError, match=r"without.libplian.so.1 of light@1: none of its own files needs"):
+        instance.stack(path)
 
 
 def test_a_template_without_a_library_has_neither_it_nor_a_need_of_it(instance, tmp_path):  # noqa: F811

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from swiftlet.model.error import InputError
+from swiftlet.unikernel.executor import declared
 from swiftlet.unikernel.signature import Signature, described, elements_of, from_description, name_of, size_of
 from swiftlet.unikernel.value import packed, parsed, unpacked
 
@@ -126,3 +128,20 @@ def test_a_result_of_countless_empty_rows_is_refused(shape):
     with pytest.raises(InputError):
         unpacked("I2", struct.pack("<2q", *shape))
     assert len(unpacked("I2", struct.pack("<2q", 3, 0))) == 3
+
+
+class Inner(NamedTuple):
+    low: int
+    high: float
+
+
+class Outer(NamedTuple):
+    inner: Inner
+    pair: tuple[int, Inner]
+
+
+def test_a_pools_results_are_the_named_tuples_that_their_task_declares():
+    made = declared(Outer, ((1, 2.0), (3, (4, 5.0))))
+    assert made == Outer(Inner(1, 2.0), (3, Inner(4, 5.0))) and made.pair[1].high == 5.0
+    assert isinstance(declared(tuple[int, Inner], (1, (2, 3.0)))[1], Inner)
+    assert declared(None, (1, 2)) == (1, 2) and declared(int, 5) == 5 and declared(tuple[int], (1, 2)) == (1, 2)

@@ -54,6 +54,15 @@ def test_a_signal_that_ends_it_is_told_as_a_shell_does(product: Product) -> None
     assert product.run(*VM, "--", "busybox", "sh", "-c", "kill -11 $$").returncode == 139
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_command_reaches_the_workload(product: Product, number: int) -> None:
+    script = f"trap 'exit {number + 40}' INT TERM HUP; echo ready; while :; do sleep 0.1; done"
+    process = product.spawn(*VM, "--", "busybox", "sh", "-c", script)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.wait(20) == number + 40
+
+
 def test_output_and_errors_are_apart_and_whole(product: Product) -> None:
     script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo bad >&2"
     done = product.run(*VM, "--", "busybox", "sh", "-c", script)

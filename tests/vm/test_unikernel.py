@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from swiftlet.unikernel import wire
 from swiftlet.unikernel.client import Client
 from swiftlet.unikernel.failure import DeadlineError
+from swiftlet.unikernel.figures import figures_of
 from swiftlet.unikernel.trace import events_of
 from swiftlet.unikernel.wire import Message
 from tests.product import Product
@@ -116,6 +118,32 @@ def test_a_busy_unikernel_is_stopped_at_once(product: Product) -> None:
     (line,) = [each for each in product.json("ps", "-a") if each["name"] == "busy"]
     assert line["exit"]["code"] == 0
     product.ok("rm", "busy")
+
+
+def test_whoever_has_fewer_tasks_than_processors_is_heard_meanwhile(service: Service) -> None:
+    with service.client() as client, service.client() as other:
+        place, _ = client.find("forever")
+        for number in (11, 12, 13):
+            client.send(wire.encoded(Message(wire.CALL, number, place, length=8), struct.pack("<q", 5)))
+        time.sleep(0.2)
+        running = [each["apic"] for each in figures_of(other)["processors"] if each["state"] == "running"]
+        assert len(running) == 3 and 0 not in running, "three of four processors, and the first serves"
+        assert other.call("add", 20, 22) == 42, "left over, and the first takes it"
+        for number in (11, 12, 13):
+            client.send(wire.encoded(Message(wire.CANCEL, number)))
+        end = time.monotonic() + 5
+        while any(each["state"] == "running" for each in figures_of(other)["processors"]):
+            assert time.monotonic() < end
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_in_the_foreground_ends_by_a_signal_to_the_command(product: Product, number: int) -> None:
+    process = product.spawn("run", "--rm", "-q", "--as", "unikernel", str(PRIMES))
+    assert process.stdout is not None
+    while process.stdout.readline() != "ready\n":
+        assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(20) == 0
 
 
 def test_what_a_task_raises_is_raised_where_it_was_called(service: Service) -> None:

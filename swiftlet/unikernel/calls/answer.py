@@ -6,7 +6,7 @@ from swiftlet.unikernel.calls import message, target
 from swiftlet.unikernel.calls.job import ABORTED, Job, Outcome, outcome_of
 from swiftlet.unikernel.calls.message import Message
 from swiftlet.unikernel.calls.target import memcpy
-from swiftlet.unikernel.metal.words import Struct, address, array, at, many, place, size_of, u8, u32, u64
+from swiftlet.unikernel.metal.words import Struct, address, array, at, many, place, size_of, text, u8, u32, u64
 
 SUM_BYTES = 16
 OUTCOME_HEADER = 8
@@ -52,7 +52,8 @@ def collect(one: Job) -> None:
         if outcome.status:
             one.failed = 1
     one.length = SUM_BYTES if one.flags & message.SUM else length
-    one.parts = (one.length + message.PART - 1) // message.PART
+    parts = (one.length + message.PART - 1) // message.PART
+    one.parts = parts if parts <= message.MOST_PARTS else 0
 
 
 def length_of(outcome: Outcome) -> u64:
@@ -75,7 +76,9 @@ def data_of(one: Job, ticket: u64) -> u64:
 
 
 def send_all(one: Job) -> None:
-    """Send every part of an answer."""
+    """Send every part of an answer; of one that has too many, that."""
+    if one.parts == 0:
+        refuse(one, text("its answer has more parts than can be counted: ask for fewer tasks"))
     for part in range(one.parts):
         send_part(one, part)
 

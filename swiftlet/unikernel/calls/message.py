@@ -20,6 +20,9 @@ BUSY, REFUSED = 0x8A, 0x8B
 SUM = 1
 """Flag of a call: its reply is the sum of the results, and how many failed."""
 
+MOST_PARTS = 0xFFFF
+"""That a header can count."""
+
 PART = 1400
 """Bytes of payload in a datagram; the last part is shorter."""
 

@@ -73,7 +73,7 @@ def call_(asked: Message) -> None:
         state.refused += 1
         tell(asked, message.REFUSED, wrong)
         return
-    place_ = vacant()
+    place_ = vacant(asked.parts > 1)
     if place_ == 0 or not fill(at(Job, place_), asked):
         state.busy += 1
         tell(asked, message.BUSY, text("every place is taken"))
@@ -130,10 +130,10 @@ def room_of(task: Task, count: u64, left: u64) -> u64:
     return room if room < most else most
 
 
-def vacant() -> u64:
+def vacant(in_parts: bool) -> u64:
     """A place for a job: a free one, that of a call whose parts stay away, or of the oldest answer; 0 for none.
 
-    Calls of which parts are missing have at most half of the places.
+    Calls of which parts are missing have at most half of the places, so that those which come whole find one.
     """
     best = 0
     oldest = 0
@@ -147,7 +147,7 @@ def vacant() -> u64:
         elif one.state == ANSWERED and (best == 0 or one.sequence < oldest):
             best = address(one)
             oldest = one.sequence
-    return best if filling < JOBS // 2 else 0
+    return 0 if in_parts and filling >= JOBS // 2 else best
 
 
 def is_stale(one: Job) -> bool:

@@ -21,7 +21,9 @@ ARGUMENTS = 8
 FAILED = 1
 """The machine's exit code where a task failed, or nothing could be called."""
 
-COMMA, MINUS, COLON = 44, 45, 58
+SPACE, COMMA, MINUS, COLON = 32, 44, 45, 58
+
+LARGEST = (1 << 63) - 1
 
 
 class Asked(Packed):
@@ -32,9 +34,10 @@ class Asked(Packed):
 
 
 class Reading(Packed):
-    """Where the next number of the command line begins."""
+    """Where the next letter of the command line is. odd: 1 when something there was no number of ours."""
 
     next: u64
+    odd: u64
 
 
 asked = place(Asked)
@@ -47,34 +50,44 @@ def begin(line: u64) -> None:
     found = options.value(line, text("run="))
     if found == 0:
         return
-    reading.next = found
+    read(found, options.value(line, text("tasks=")))
     head = asked.head
-    head.magic = message.MAGIC
-    head.kind = message.CALL
-    head.flags = message.SUM
-    head.task = at_most(number(), 0xFFFF)
-    count = 0
-    while count < ARGUMENTS and letter() == (COMMA if count else COLON):
-        reading.next += 1
-        asked.words[count] = number()
-        count += 1
-    head.length = 8 * count
-    head.parts = 1
-    head.count = 1
-    tasks = options.value(line, text("tasks="))
-    if tasks:
-        reading.next = tasks
-        head.count = at_most(number(), 0xFFFFFFFF)
-    wrong = request.refusal(head)
+    wrong = text("run=TASK:NUMBER,NUMBER tasks=NUMBER it is") if reading.odd else request.refusal(head)
     if wrong:
         console.say(text("not run: "))
         console.say(wrong)
         console.line()
         power.off(FAILED)
     received.data = address(asked)
-    received.length = size_of(Message) + 8 * count
+    received.length = size_of(Message) + head.length
     received.peer = PEER
     request.handle()
+
+
+def read(run: u64, tasks: u64) -> None:
+    """Make the datagram. run, tasks: where the values of these words begin; the second may be 0."""
+    head = asked.head
+    head.magic = message.MAGIC
+    head.kind = message.CALL
+    head.flags = message.SUM
+    reading.odd = 0
+    reading.next = run
+    head.task = number(0xFFFF)
+    count = 0
+    while letter() == (COMMA if count else COLON):
+        reading.next += 1
+        asked.words[count % ARGUMENTS] = signed_number()
+        count += 1
+    end()
+    if count > ARGUMENTS:
+        reading.odd = 1
+    head.length = 8 * count
+    head.parts = 1
+    head.count = 1
+    if tasks:
+        reading.next = tasks
+        head.count = number(0xFFFFFFFF)
+        end()
 
 
 def tell(one: Job) -> None:
@@ -89,23 +102,36 @@ def tell(one: Job) -> None:
     power.off(FAILED if sums[1] else 0)
 
 
-def at_most(value: u64, limit: u64) -> u64:
-    """A number that a field of the datagram can hold: larger ones are refused as its largest is."""
-    return value if value < limit else limit
-
-
 def letter() -> u64:
     """The one that is read next."""
     return many(u8, reading.next)[0]
 
 
-def number() -> u64:
-    """Read a number, in decimal."""
-    below = letter() == MINUS
-    if below:
-        reading.next += 1
+def end() -> None:
+    """A word of the command line is over here, or it was odd."""
+    if letter() != 0 and letter() != SPACE:
+        reading.odd = 1
+
+
+def signed_number() -> u64:
+    """Read an integer of 64 bits."""
+    if letter() != MINUS:
+        return number(LARGEST)
+    reading.next += 1
+    return 0 - number(LARGEST + 1)
+
+
+def number(most: u64) -> u64:
+    """Read a number that is not larger than that."""
+    begin = reading.next
     result = 0
     while letter() >= 48 and letter() <= 57:
-        result = result * 10 + (letter() - 48)
+        digit = letter() - 48
+        if result > (most - digit) // 10:
+            reading.odd = 1
+            return 0
+        result = result * 10 + digit
         reading.next += 1
-    return 0 - result if below else result
+    if reading.next == begin:
+        reading.odd = 1
+    return result

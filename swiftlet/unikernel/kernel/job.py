@@ -11,7 +11,7 @@ from __future__ import annotations
 from swiftlet.unikernel.calls import trace
 from swiftlet.unikernel.calls.job import FINISHED, JOBS, LATE, READY, Job, jobs, outcome_of
 from swiftlet.unikernel.kernel import apic, placement, processor
-from swiftlet.unikernel.kernel.processor import Processor
+from swiftlet.unikernel.kernel.processor import Processor, everyone
 from swiftlet.unikernel.metal.words import (
     address,
     allow_interrupts,
@@ -64,6 +64,23 @@ def is_waiting() -> bool:
         if signed(jobs[i].counts[LEFT]) > 0:
             return True
     return False
+
+
+def is_left_over() -> bool:
+    """Whether there are more tickets than other processors without a task: each of those takes one.
+
+    The first processor runs what is left over only, for while it does it hears nobody.
+    """
+    left = 0
+    for i in range(JOBS):
+        if signed(jobs[i].counts[LEFT]) > 0:
+            left += jobs[i].counts[LEFT]
+    idle = 0
+    if left:
+        for i in range(1, everyone.count):
+            if processor.of(i).job == 0:
+                idle += 1
+    return left > idle
 
 
 def work(me: Processor) -> None:

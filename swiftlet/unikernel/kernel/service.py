@@ -84,7 +84,7 @@ def serve(me: Processor) -> None:
         if state.computes == 0:
             job.leave_out(me)
         finish_jobs()
-        if state.computes == 0 or not job.step(me):
+        if state.computes == 0 or not job.is_left_over() or not job.step(me):
             sleep(me)
 
 
@@ -98,11 +98,11 @@ def take_datagram() -> None:
 
 
 def sleep(me: Processor) -> None:
-    """Until a frame, a finished job or a task that nobody else takes."""
+    """Until a frame, a finished job or a task that is left over."""
     mask_interrupts()
     me.parked = 1
     barrier()
-    if virtio.is_waiting() or orders.is_waiting() or is_finished() or (state.computes and job.is_waiting()):
+    if virtio.is_waiting() or orders.is_waiting() or is_finished() or (state.computes and job.is_left_over()):
         allow_interrupts()
     else:
         wait_for_interrupt()
