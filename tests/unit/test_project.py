@@ -170,7 +170,7 @@ def test_the_page_on_templates_has_every_field_and_pack_and_its_examples_can_be_
     for name in (*Template.__struct_fields__, *PACKS):
         assert f"\n| `{name}` |" in text, name
     examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert [parse_template(example.encode(), "page").name for example in examples] == ["webshop", "python"]
+    assert [parse_template(example.encode(), "page").name for example in examples] == ["webshop", "python", "machine"]
 
 
 def test_the_page_on_benchmarks_names_the_metrics() -> None:
