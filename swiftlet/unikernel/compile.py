@@ -30,7 +30,7 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
 from swiftlet.model.error import InputError
-from swiftlet.unikernel import access, adapter, arithmetic, declare, failure, located
+from swiftlet.unikernel import access, adapter, arithmetic, declare, failure, located, refusal
 from swiftlet.unikernel.load import load, signature_of
 from swiftlet.unikernel.metal.assemble import optimised, target_machine
 from swiftlet.unikernel.metal.emit import with_attributes
@@ -120,9 +120,11 @@ def _adapter(
             {},
             library=library,
         )
-    except (errors.NumbaError, ImportError, NotImplementedError) as error:
+    except (errors.NumbaError, ImportError, NotImplementedError, AttributeError) as error:
+        if not refusal.is_the_programs(error):
+            raise
         _check_result(function, signature, path)
-        raise _refusal(error, path) from None
+        raise refusal.refusal(error, path) from None
     _check_result(function, signature, path)
     return str(made.fndesc.llvm_func_name)
 
@@ -144,45 +146,10 @@ def _check_result(function: Any, signature: Signature, path: str) -> None:
         found = each.signature.return_type
         is_other = signature.result in _RESULTS and numba.types.unliteral(found) not in _RESULTS[signature.result]
         if found == types.none or is_other:
-            shown = _SHOWN.get(found, "nothing on one of its paths" if isinstance(found, types.Optional) else found)  # type: ignore[attr-defined]
+            shown = _SHOWN.get(found, refusal.kinds(str(numba.types.unliteral(found))))
+            shown = "nothing on one of its paths" if isinstance(found, types.Optional) else shown  # type: ignore[attr-defined]
             place = f"{os.path.basename(path)}:{signature.line}: {signature.name}"
             raise InputError(f"{place} returns {shown}, and says {name_of(signature.result)}", "return what it says")
-
-
-_PAGE = "docs/unikernels.md has what a task can be"
-
-_PLAINER: tuple[tuple[str, str, str], ...] = (
-    (r"Untyped global name '(\w+)':.*<class 'function'>", "{} is not marked as a task", "write @task above it"),
-    (r"Untyped global name '(\w+)':.*<class 'type'>", "there is no {} in a task", ""),
-    (r"Untyped global name '(\w+)'", "{} is nothing that a task can use", "a number, a tuple, or shared(int64[:], N)"),
-    (r"name '(\w+)' is not defined", "nothing has the name {}", "define it"),
-    (r"scipy .*is required", "there is no linear algebra (@, dot, linalg)", "write the loop, or (a * b).sum()"),
-    (r"use of yield in a closure", "there are no generator expressions", "write a list: [... for ...]"),
-    (r"runaway recursion", "it calls itself on every path", "return without a call on one, before it calls itself"),
-    (r"Cannot cast none to", "a task returns what it says on every path", "return it, or raise behind it"),
-    (r"Function\(<built-in function setitem>\)", "what is written to here cannot be", "shared(int64[:], N), or a copy"),
-    (r"No conversion from array\(bool", "bytes are compared one by one, or by their length", "a loop over both"),
-)
-"""What Numba says of mistakes that are usual, what is said here, and what to write instead."""
-
-_PREAMBLE = ("Failed in nopython mode", "During:", "- Resolution failure", "- argument", "File ", "<source", "[")
-
-
-def _refusal(error: Exception, path: str) -> InputError:
-    """Numba's complaint as one line: where in the program, and the first thing that it says of it."""
-    text = str(error)
-    lines = [line for each, line in re.findall(r'File "([^"]*)", line (\d+)', text) if _same_file(each, path)]
-    said = (each.strip() for each in text.splitlines())
-    reason = next((each for each in said if each and not each.startswith(_PREAMBLE)), "it cannot be compiled")
-    place = f"{os.path.basename(path)}:{lines[0]}" if lines else os.path.basename(path)
-    for pattern, plainer, hint in _PLAINER:
-        if match := re.search(pattern, text):
-            return InputError(f"{place}: {plainer.format(*match.groups())}", hint or _PAGE)
-    return InputError(f"{place}: {reason}", _PAGE)
-
-
-def _same_file(shown: str, path: str) -> bool:
-    return os.path.basename(shown) == os.path.basename(path)
 
 
 def _readable(name: str) -> str:
