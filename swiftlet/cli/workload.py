@@ -153,6 +153,8 @@ def _resources(parsed: Parsed) -> dict[str, Any]:
             found[key] = parse_size(parsed.one(key))
     if parsed.on("cpus"):
         found["cpus"] = _number(parsed, "cpus")
+        if not found["cpus"] and parsed.on("as") and parsed.one("as") == "unikernel":  # elsewhere 0 is no limit
+            raise InputError("--cpus 0: a unikernel has one processor at least", "leave it out, or --cpus 1")
     for key, member in (("cpu-weight", "cpu_weight"), ("pids", "pids")):
         if parsed.on(key):
             found[member] = int(_number(parsed, key, whole=True))

@@ -324,6 +324,7 @@ def test_a_unikernel_survives_the_daemon(product: Product) -> None:
         (("-m", "8M", "--cpus", "64"), "too little for 64 processors\n  hint: give it 18M or more"),
         (("-p", "7000:8000/udp"), "listens on 7000 only"),
         (("--cpus", "300"), "255 processors at most"),
+        (("--cpus", "0"), "--cpus 0: a unikernel has one processor at least"),
         (("-v", "/usr/share:/x"), "a unikernel has no files"),
         (("-t", "busybox"), "a unikernel has no files"),
         (("-e", "A=1"), "a unikernel has no environment"),
