@@ -22,8 +22,9 @@ from typing import NamedTuple
 from swiftlet.model.error import FullError, HostError, StoreError, SwiftletError
 from swiftlet.store.files import write_atomic
 from swiftlet.store.interim import making
+from swiftlet.store.objects import MTIME
 
-RULES = "1"
+RULES = "2"
 """Changes with anything here that makes another image of the same tree."""
 
 _UUID = "00000000-0000-0000-0000-000000000000"
@@ -81,7 +82,7 @@ def write_image(tree: str, path: str, *, compressed: bool = False) -> None:
     program = shutil.which("mkfs.erofs")
     if program is None:
         raise HostError("no mkfs.erofs here to make the root of a machine", "apt-get install erofs-utils")
-    command = [program, "-x-1", "-T0", "-U", _UUID, *(_COMPRESSED if compressed else ()), "--quiet", path, tree]
+    command = [program, "-x-1", f"-T{MTIME}", "-U", _UUID, *(_COMPRESSED if compressed else ()), "--quiet", path, tree]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode:
         raise _failed(done.stderr or done.stdout, path)

@@ -70,6 +70,14 @@ def test_python_serves_with_a_package_that_pip_put_beside_the_application(
     assert status == 200 and body.startswith(b"/hello.") and len(body) > len(b"/hello.") + 20
 
 
+def test_python_takes_its_library_as_it_was_compiled(product: Product, kind: tuple[str, ...]) -> None:
+    """A compiled module counts only while its source has the date that it had: or each start compiles it anew."""
+    done = product.run("run", "--rm", "-q", *kind, "-t", "python@3.11", "--", "python3", "-v", "-c", "import ssl")
+    assert done.returncode == 0, done.stderr
+    assert "ssl.cpython-311.pyc matches /usr/lib/python3.11/ssl.py" in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("# code object from /usr/lib")] == []
+
+
 def test_node_serves_from_its_own_http_module(product: Product, tmp_path: Path) -> None:
     arguments = ("-t", "nodejs@20", "-e", "NAME=näme", "-p", f"{LOOPBACK}:3000", "--", "node", "-e", NODE_SERVER)
     with serving(product, *arguments) as guest:

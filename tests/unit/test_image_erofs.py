@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from swiftlet.image import erofs
 from swiftlet.model.error import HostError, StoreError
+from swiftlet.store.objects import MTIME
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no mkfs.erofs: ./dev test installs it")
 
@@ -30,6 +34,15 @@ def test_a_tree_gives_the_same_bytes_at_every_time(tree: str, tmp_path: Path) ->
     assert first.digest == second.digest
     assert os.stat(first.path).st_size % (2 << 20) == 0
     assert os.stat(first.path).st_mode & 0o777 == 0o444
+
+
+def test_files_have_the_date_that_they_have_in_the_store(tree: str, tmp_path: Path) -> None:
+    """By it Python knows which modules it has compiled, and make what is to be made."""
+    image = erofs.image_of(tree, "a", str(tmp_path))
+    for path in ("/usr", "/usr/bin/x", "/bin"):
+        said = subprocess.run(["dump.erofs", f"--path={path}", image.path], capture_output=True, text=True, check=True)
+        found = re.search(r"^Timestamp: (\S+ \S+?)(\.0*)?$", said.stdout, re.MULTILINE)
+        assert found and found[1] == time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(MTIME)), said.stdout
 
 
 def test_an_image_is_made_once(tree: str, tmp_path: Path) -> None:
