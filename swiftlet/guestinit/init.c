@@ -246,10 +246,11 @@ static void reap(void)
 {
 	int status;
 	char bytes[64];
+	bool signalled = false;
 
 	while (read(wake[0], bytes, sizeof bytes) > 0)
-		;
-	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+		signalled = true;
+	for (pid_t pid; signalled && (pid = waitpid(-1, &status, WNOHANG)) > 0;)
 		for (int each = 0; each < SESSIONS; each++)
 			if (sessions[each].pid == pid) {
 				sessions[each].code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
@@ -384,7 +385,7 @@ int main(void)
 		ssize_t count = read(orders_port, bytes, sizeof bytes);
 		if (count > 0)
 			add(&sessions->orders, bytes, count), follow(sessions);
-		if (read(button, bytes, sizeof bytes) > 0 && sessions->pid)
+		if (button >= 0 && read(button, bytes, sizeof bytes) > 0 && sessions->pid)
 			kill(sessions->pid, at_button);
 		for (struct session *session = sessions; session < sessions + SESSIONS; session++) {
 			while (drain(session, 0) || drain(session, 1))

@@ -84,14 +84,17 @@ static struct sockaddr address_of(const char *text)
 	return plain;
 }
 
-// Name, hardware address, address, mask, gateway; all but the name may be empty.
+// Name, hardware address, address, mask, gateway; all but the name may be empty. What is kept open here and below, and
+// not done twice, a clone need not do: emulated, each path of the kernel that it takes for the first time costs a clone.
 static int set_interface(char **field)
 {
+	static int sock = -1;
 	struct ifreq asked = {.ifr_hwaddr.sa_family = 1}; // ARPHRD_ETHER
 	struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
-	int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), bad = 0;
+	int bad = 0;
 	unsigned char *byte = (unsigned char *)asked.ifr_hwaddr.sa_data;
 
+	sock = sock < 0 ? socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) : sock;
 	strncpy(asked.ifr_name, field[0], IFNAMSIZ - 1);
 	if (sscanf(field[1], "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", byte, byte + 1, byte + 2, byte + 3, byte + 4, byte + 5) == 6)
 		bad |= ioctl(sock, SIOCSIFHWADDR, &asked);
@@ -99,24 +102,24 @@ static int set_interface(char **field)
 		asked.ifr_addr = address_of(field[2]), bad |= ioctl(sock, SIOCSIFADDR, &asked);
 		asked.ifr_netmask = address_of(field[3]), bad |= ioctl(sock, SIOCSIFNETMASK, &asked);
 	}
-	asked.ifr_flags = IFF_UP, bad |= ioctl(sock, SIOCSIFFLAGS, &asked);
+	bad |= ioctl(sock, SIOCGIFFLAGS, &asked);
+	if (!(asked.ifr_flags & IFF_UP))
+		asked.ifr_flags |= IFF_UP, bad |= ioctl(sock, SIOCSIFFLAGS, &asked);
 	if (*field[4]) {
 		route.rt_dst = route.rt_genmask = address_of("0.0.0.0"), route.rt_gateway = address_of(field[4]);
 		bad |= ioctl(sock, SIOCADDRT, &route) < 0 && errno != EEXIST ? -1 : 0;
 	}
-	close(sock);
 	return bad;
 }
 
 // Digits that only the host and this guest know, so that the kernels of two clones never draw the same.
 static int add_entropy(const char *digits)
 {
+	static int file = -1;
 	struct { int bits, size; char bytes[256]; } given = {4 * strlen(digits), strlen(digits), {0}};
-	int file = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+	file = file < 0 ? open("/dev/urandom", O_WRONLY | O_CLOEXEC) : file;
 	memcpy(given.bytes, digits, given.size = given.size < 256 ? given.size : 256);
-	int done = ioctl(file, RNDADDENTROPY, &given) | ioctl(file, RNDRESEEDCRNG);
-	close(file);
-	return done;
+	return ioctl(file, RNDADDENTROPY, &given) | ioctl(file, RNDRESEEDCRNG);
 }
 
 // So many processes and threads may come to those that there are: a kernel has dozens of its own, and counts them too.

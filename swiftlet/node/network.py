@@ -7,6 +7,7 @@ to survive the daemon is written to the guest's `network.json` by `guests`; this
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ from swiftlet.node.pool import DEFAULT_SIZE, Pool, Prepared
 from swiftlet.node.ports import Ports
 
 log = logging.getLogger("swiftlet.network")
+
+_QUEUED, _FRAME_BYTES = 2000, 1 << 16
+"""At most so many packets wait at a tap (its queue has room for 1,000), each with a header of virtio's before it."""
 
 
 class Attached(msgspec.Struct):
@@ -90,7 +94,9 @@ class Network:
         try:
             if ports:
                 attached.ports = self._publish(guest, name, attached.address, ports)
-            if not machine:
+            if machine:
+                _forget_packets(prepared.netns)
+            else:
                 await self.published(guest)
         except BaseException:
             os.close(prepared.netns)
@@ -139,3 +145,13 @@ def _attached(prepared: Prepared) -> Attached:
         interface=prepared.interface,
         number=prepared.number,
     )
+
+
+def _forget_packets(tap: int) -> None:
+    """Drop what has come to a tap while there was no machine: who asked has given up by now, or asks again.
+
+    A clone would answer for the guest that it was made of, whose address it has until it is told its own.
+    """
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(_QUEUED):
+            os.read(tap, _FRAME_BYTES)

@@ -16,6 +16,10 @@ WAIT_SECONDS = 60.0
 _CONNECT_SECONDS = 0.5
 _AGAIN_SECONDS = 0.02
 
+SETTLED_SECONDS = 3.0
+"""From a machine's start on, for what its kernel does a while after it: it calibrates its clock after one second, which
+stops every processor, and gives freed memory back after two (tsc_refine_calibration_work, page_reporting_process)."""
+
 REST_SECONDS = 1.0
 _REST_LOOKS, _LOOK_SECONDS = 5, 0.02
 _REST_SHARE = 0.05
@@ -54,11 +58,13 @@ async def _listens(guest: Guest, port: int) -> bool:
 
 
 async def rest(guest: Guest, seconds: float = REST_SECONDS) -> None:
-    """Until a machine has had nothing to do for a tenth of a second, or for so long at most.
+    """Until a machine has settled and has had nothing to do for a tenth of a second, or for so long at most.
 
     Whoever asked for its port has left it work behind: the connection's end, a process that was made for it. What it is
-    in the middle of when it is saved, each of its clones has to end.
+    in the middle of when it is saved, and what it has still before it, each of its clones has to do.
     """
+    lived = (time.time_ns() - guest.started_ns) / 1e9
+    await asyncio.sleep(SETTLED_SECONDS - max(lived, 0))  # a host's clock may have been set back
     deadline = time.monotonic() + seconds
     quiet, before = 0, _spent_ns(guest.pid)
     while quiet < _REST_LOOKS and time.monotonic() < deadline:

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -576,6 +577,27 @@ def test_taking_a_prepared_namespace_takes_less_than_a_millisecond(bridge):
         bridge.start()
         times.append(time.perf_counter() - begin)
     assert sorted(times)[5] < 0.001, times
+
+
+def test_a_machine_hears_nothing_that_came_before_it_was_there(bridge):
+    """Taps are made ahead, and a bridge sends to them too what is for everybody: a clone would answer for another."""
+
+    def start(name: str) -> int:
+        attached, tap = bridge.do(bridge.network.attach(name, name, (), machine=True))
+        bridge.guests.append((name, attached, tap))
+        return tap
+
+    start("first")
+    wait_until(lambda: len(bridge.network._pool._taps) == 2)
+    taps = [prepared.netns for prepared in bridge.network._pool._taps]
+    nobody = str(bridge.network._pool.setting.subnet.broadcast_address - 1)
+    with pytest.raises(OSError):
+        socket.create_connection((nobody, 9), timeout=0.2)  # asks all for its hardware address
+    wait_until(lambda: set(select.select(taps, [], [], 0)[0]) == set(taps))
+    tap = start("second")
+    assert tap in taps
+    with pytest.raises(BlockingIOError):
+        os.read(tap, 1 << 16)
 
 
 def test_rules_that_nft_refuses_are_one_clear_line():

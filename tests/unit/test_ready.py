@@ -50,16 +50,18 @@ def test_nothing_is_waited_for_where_there_is_no_port() -> None:
     asyncio.run(ready.wait(guest(address=None), []))
 
 
-def rested(words: list[str], seconds: float) -> float:
-    """How long a process's rest is waited for."""
+def rested(words: list[str], seconds: float, lived: float = ready.SETTLED_SECONDS) -> float:
+    """How long a process's rest is waited for. lived: seconds since the machine was started."""
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         begin = time.monotonic()
-        asyncio.run(ready.rest(types.SimpleNamespace(pid=process.pid), seconds))  # type: ignore[arg-type]
-        taken = time.monotonic() - begin
-        process.kill()
-    return taken
+        who: Any = types.SimpleNamespace(pid=process.pid, started_ns=time.time_ns() - round(lived * 1e9))
+        try:
+            asyncio.run(ready.rest(who, seconds))
+        finally:
+            process.kill()
+        return time.monotonic() - begin
 
 
 def test_what_it_still_does_is_waited_for_and_then_no_longer() -> None:
@@ -74,3 +76,14 @@ def test_one_that_never_rests_is_not_waited_for_longer_than_that() -> None:
 
 def test_one_that_has_ended_rests() -> None:
     assert rested(["true"], 30) < 10
+
+
+def test_what_a_kernel_does_a_while_after_its_start_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "SETTLED_SECONDS", 0.7)
+    assert 0.4 < rested(["true"], 30, 0.2) < 5
+    assert rested(["true"], 30, 10) < 0.4
+
+
+def test_a_clock_that_was_set_back_makes_nobody_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "SETTLED_SECONDS", 0.3)
+    assert rested(["true"], 30, -3600) < 10
