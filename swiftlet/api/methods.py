@@ -188,7 +188,7 @@ class Methods:
         self._guests.machines.snapshots.check_free(guest, given.name)
         ports = ready.published(guest) if given.ports is None else given.ports
         await ready.wait(guest, ports)
-        if ports:
+        if given.ports is None or ports:  # none at all are asked for: --now
             await ready.rest(guest)
 
         async def take() -> Snapshot:
