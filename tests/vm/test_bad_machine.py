@@ -151,7 +151,7 @@ def test_qemu_that_stands_still_is_given_up(impatient: Product) -> None:
     eventually(lambda: not os.path.exists(f"/proc/{stopped[0]}"))
 
 
-@pytest.mark.parametrize("memory", ["32M", "36M", "48M"])
+@pytest.mark.parametrize("memory", ["32M", "36M", "44M"])
 def test_too_little_memory_for_the_kernel_is_told_with_how_much_is_enough(
     impatient: Product, product: Product, memory: str
 ) -> None:
