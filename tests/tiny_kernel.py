@@ -21,7 +21,7 @@ olddefconfig:
 	@sh scripts/settle.sh $(O)/.config
 vmlinux:
 	@echo '  CC      init/main.o'
-	@echo built >> '{log}'
+	@echo "$$CCACHE_DIR $$CCACHE_DEPEND" >> '{log}'
 	@test ! -e slow || sleep `cat slow`
 	@test ! -e broken || {{ echo "init/main.c:1:1: error: no such thing"; exit 1; }}
 	@test ! -e large || head -c 64M /dev/zero > $(O)/large
@@ -70,7 +70,7 @@ void start(void) {}
 
 
 def make_tree(folder: Path, log: Path) -> Path:
-    """Write the tree; each of its builds adds a line to `log`.
+    """Write the tree; each of its builds adds a line to `log`: where ccache keeps things, and whether it only depends.
 
     A file `slow` in it says how many seconds a build takes, `broken` makes it fail, `large` makes it write 64 MiB.
     """

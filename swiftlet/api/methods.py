@@ -189,7 +189,7 @@ class Methods:
         ports = ready.published(guest) if given.ports is None else given.ports
         await ready.wait(guest, ports)
         if given.ports is None or ports:  # none at all are asked for: --now
-            await ready.rest(guest)
+            await ready.settle(guest, self._guests.launcher)
 
         async def take() -> Snapshot:
             async with guest.busy:

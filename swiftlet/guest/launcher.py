@@ -272,6 +272,13 @@ class Launcher:
             signal.pidfd_send_signal(process.pidfd, int(parameters["signal"]))
         return {}, ()
 
+    def do_keep(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
+        """Let the first process of a machine that is about to be saved open what its clones will be told anew."""
+        process = self._guest_of(parameters)
+        if process.channels is not None:
+            process.channels.order("i", *parameters["files"])
+        return {}, ()
+
     def do_kill(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
         """Kill every process of a guest."""
         process = self._guest_of(parameters)

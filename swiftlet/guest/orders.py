@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from swiftlet.model.bundle import Bundle, Machine
 
-_NOSUID, _NODEV, _NOEXEC, _READ_ONLY = 2, 4, 8, 1
+_NOSUID, _NODEV, _NOEXEC, _READ_ONLY, _REMOUNT = 2, 4, 8, 1, 32
 
 _LOWER, _UPPER, _ROOT = "/lower", "/upper", "/root"
 """Folders of the machine's own root, on which the workload's is put together (`image.machine`)."""
@@ -66,14 +66,16 @@ def start(
         *_limits(bundle),
     ]
     if bundle.read_only:
-        told.append(order("m", "none", "/", "", str(32 | _READ_ONLY), ""))
+        told.append(_remounted(_READ_ONLY))
     return "".join(told) + command(bundle.argv, bundle.env, bundle, limits, terminal=(0, 0) if bundle.tty else None)
 
 
 def resume(bundle: Bundle, card: Card | None, files: Mapping[str, str], now_ns: int, entropy: str) -> str:
     """What a clone is told when it goes on: who it is, and to say when it knows."""
     told = [
+        *([_remounted(0)] if bundle.read_only else []),  # for a moment: its names are written where nothing else may be
         *(order("f", path, "0644", text) for path, text in files.items()),
+        *([_remounted(_READ_ONLY)] if bundle.read_only else []),
         *identity(bundle.hostname, card, now_ns, entropy),
         order("s", "started"),
     ]
@@ -108,7 +110,7 @@ def on_disk(
         order("w", str(at_end), str(at_button)),
     ]
     if bundle.read_only:
-        told.append(order("m", "none", "/", "", str(32 | _READ_ONLY), ""))
+        told.append(_remounted(_READ_ONLY))
     return "".join(told) + command(bundle.argv, bundle.env, bundle, limits, terminal=None)
 
 
@@ -120,6 +122,10 @@ def identity(hostname: str, card: Card | None, now_ns: int, entropy: str) -> lis
         order("h", hostname),
     ]
     return [*told, *_card(card)]
+
+
+def _remounted(flags: int) -> str:
+    return order("m", "none", "/", "", str(_REMOUNT | flags), "")
 
 
 def _card(card: Card | None) -> list[str]:

@@ -42,17 +42,46 @@ static int make_folders(char *path, mode_t mode, bool last)
 	return !last || mkdir(path, mode) == 0 ? 0 : errno == EEXIST ? 0 : -1;
 }
 
-static int write_file(char *path, mode_t mode, const char *text)
+// Files that each clone is told anew, open since just before the machine was saved: no clone has to find them.
+static struct kept { char path[64]; int file; } kept[FIELDS];
+
+static int keep_open(char **field)
 {
-	int flags = O_WRONLY | O_CREAT | O_CLOEXEC, length = strlen(text), file = open(path, flags, mode);
-	struct stat before;
+	for (int each = 0; each < FIELDS; each++) {
+		if (*kept[each].path)
+			close(kept[each].file);
+		*kept[each].path = 0;
+		if (*field[each] && strlen(field[each]) < sizeof kept->path)
+			if ((kept[each].file = open(field[each], O_WRONLY | O_NONBLOCK | O_CLOEXEC)) >= 0)
+				strcpy(kept[each].path, field[each]);
+	}
+	return 0;
+}
+
+static int open_file(char *path, mode_t mode)
+{
+	int flags = O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC; // where a workload has put a pipe, nobody waits for it
+	int file = open(path, flags, mode);
 
 	if (file < 0 && errno == ENOENT)
 		file = make_folders(path, 0, false) ?: open(path, flags, mode);
-	int bad = file < 0 || write(file, text, length) < 0 || fstat(file, &before) < 0 ? -1 : 0;
+	return file;
+}
+
+static int write_file(char *path, mode_t mode, const char *text)
+{
+	int length = strlen(text), at = 0;
+	struct stat before;
+
+	while (at < FIELDS && strcmp(kept[at].path, path))
+		at++;
+	int file = at < FIELDS ? kept[at].file : open_file(path, mode);
+	int written = at < FIELDS ? pwrite(file, text, length, 0) : write(file, text, length); // some files have no place
+	int bad = file < 0 || written < 0 || fstat(file, &before) < 0 ? -1 : 0;
 	if (!bad && S_ISREG(before.st_mode) && before.st_size > length)
 		bad = ftruncate(file, length);
-	close(file);
+	if (at == FIELDS)
+		close(file);
 	return bad;
 }
 
@@ -92,11 +121,13 @@ static int set_interface(char **field)
 	struct ifreq asked = {.ifr_hwaddr.sa_family = 1}; // ARPHRD_ETHER
 	struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
 	int bad = 0;
-	unsigned char *byte = (unsigned char *)asked.ifr_hwaddr.sa_data;
+	char *text = field[1];
 
 	sock = sock < 0 ? socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) : sock;
 	strncpy(asked.ifr_name, field[0], IFNAMSIZ - 1);
-	if (sscanf(field[1], "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", byte, byte + 1, byte + 2, byte + 3, byte + 4, byte + 5) == 6)
+	for (int byte = 0; byte < 6; byte++, text += *text == ':')
+		asked.ifr_hwaddr.sa_data[byte] = strtoul(text, &text, 16);
+	if (*field[1])
 		bad |= ioctl(sock, SIOCSIFHWADDR, &asked);
 	if (*field[2]) {
 		asked.ifr_addr = address_of(field[2]), bad |= ioctl(sock, SIOCSIFADDR, &asked);
@@ -156,6 +187,7 @@ int obey(char key, char **field)
 	case 't': return clock_settime(CLOCK_REALTIME, &(struct timespec){atoll(field[0]), atoll(field[1])});
 	case 'e': return add_entropy(field[0]);
 	case 'j': return limit_processes(field[0]);
+	case 'i': return keep_open(field);
 	}
 	return 1;
 }

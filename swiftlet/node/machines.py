@@ -47,6 +47,8 @@ DISKS = ("EXT4_FS",)
 _SERVER = "the kernel of `swiftlet kernel build --profile server` has it"
 
 
+MACHINE_ID = "/etc/machine-id"
+
 NETWORK_SETTINGS = {
     "/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
     "/proc/sys/net/ipv4/ping_group_range": "0 2147483647",
@@ -222,7 +224,7 @@ def told_to(bundle: Bundle, machine: Machine, attached: Attached | None, files: 
     if bundle.workload.kind == "unikernel":
         return {"orders": orders.unikernel(card), "script": ""}
     entropy = secrets.token_hex(64)
-    files = {**files, "/etc/machine-id": f"{secrets.token_hex(16)}\n"}
+    files = {**files, MACHINE_ID: f"{secrets.token_hex(16)}\n"}
     if machine.snapshot:  # its kernel is set as its snapshot's was
         resumed = orders.resume(bundle, card, files, time.time_ns(), entropy)
         return {"orders": resumed, "script": qemu.script(machine.descriptors)}

@@ -8,7 +8,10 @@ import os
 import time
 from collections.abc import Iterable
 
-from swiftlet.model.error import ConflictError
+from swiftlet.model.error import ConflictError, SwiftletError
+from swiftlet.node import hosts
+from swiftlet.node.launch import LauncherClient
+from swiftlet.node.machines import MACHINE_ID
 from swiftlet.node.record import Guest
 
 WAIT_SECONDS = 60.0
@@ -55,6 +58,14 @@ async def _listens(guest: Guest, port: int) -> bool:
         writer.close()
         return True
     return False
+
+
+async def settle(guest: Guest, launcher: LauncherClient) -> None:
+    """Bring a machine that is about to be saved to rest; what its clones will be told anew is open in it."""
+    files = [MACHINE_ID, *hosts.files("", "", "")]
+    with contextlib.suppress(SwiftletError):  # it has ended, as it will be found; or the launcher is an older one
+        await launcher.request("keep", {"id": guest.id, "files": files})
+    await rest(guest)
 
 
 async def rest(guest: Guest, seconds: float = REST_SECONDS) -> None:

@@ -112,6 +112,48 @@ def test_two_builds_of_one_digest_give_the_same_bytes(
         assert Path(one.folder, name).read_bytes() == Path(two.folder, name).read_bytes(), name
 
 
+@pytest.fixture
+def no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CCACHE_DIR", "CCACHE_DEPEND"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_setting")
+def test_the_first_kernel_of_a_cache_is_compiled_without_looking_for_others(tree: Path, cache: str, log: Path) -> None:
+    """And goes on where it was broken off; a second one is looked for in what was compiled before."""
+    (tree / "slow").write_text("0.5")
+    source = source_of(tree, cache)
+    seen: list[list[str]] = []
+    request = asked("CONFIG_NET=y\n")
+    build.build(source, request, cache, lambda stage, *_: seen.append(half_made(cache)) if stage == "keep" else None)
+    first = log.read_text().splitlines()[0]
+    folder, depends = first.split()
+    assert os.path.dirname(folder) == f"{cache}/kernels" and depends == "1"
+    assert any(os.path.basename(folder) in names for names in seen) and half_made(cache) == []
+    kept.remove(cache, kept.kernels_of(cache)[0])
+    os.makedirs(folder)  # of one that was broken off
+    build.build(source, request, cache)
+    assert log.read_text().splitlines()[1] == first and half_made(cache) == []
+    build.build(source, asked("CONFIG_NET=y\nCONFIG_INET=y\n"), cache)
+    assert log.read_text().splitlines()[2].split() == [f"{cache}/ccache"]
+
+
+@pytest.mark.usefixtures("no_setting")
+def test_after_a_build_of_something_else_that_failed_more_are_expected(tree: Path, cache: str, log: Path) -> None:
+    os.makedirs(f"{cache}/kernels/.compiled-else")
+    build.build(source_of(tree, cache), asked("CONFIG_NET=y\n"), cache)
+    assert log.read_text().split() == [f"{cache}/ccache"] and half_made(cache) == []
+
+
+def test_a_cache_of_compilers_of_the_users_own_is_left_to_its_settings(
+    tree: Path, cache: str, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "own"))
+    monkeypatch.delenv("CCACHE_DEPEND", raising=False)
+    build.build(source_of(tree, cache), asked("CONFIG_NET=y\n"), cache)
+    assert log.read_text().split() == [str(tmp_path / "own")]
+
+
 def test_a_dropped_request_is_told_with_what_it_needs_and_leaves_nothing(tree: Path, cache: str, log: Path) -> None:
     with pytest.raises(KernelError) as caught:
         build.build(source_of(tree, cache), asked("CONFIG_INET=y\n"), cache)

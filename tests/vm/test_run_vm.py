@@ -292,6 +292,37 @@ def test_clones_answer_as_somebody_else(product: Product) -> None:
     assert product.json("snapshot", "ls") == []
 
 
+def test_a_clone_is_told_who_it_is_in_files_that_its_workload_has_made_others_of(product: Product) -> None:
+    """And what the workload has made of them stays in the machine that goes on."""
+    script = (
+        "cp /etc/hosts /etc/new; echo 10.9.9.9 mine >> /etc/new; mv /etc/new /etc/hosts; seq 99 >> /etc/hostname; "
+        "rm /etc/resolv.conf; mkfifo /etc/resolv.conf; echo done; sleep 1000"
+    )
+    product.ok("run", "-d", "--name", "src", *VM[2:], "--", "busybox", "sh", "-c", script)
+    eventually(lambda: product.ok("logs", "src") == "done\n")
+    for _ in range(2):  # the second has files to let go of
+        product.ok("snapshot", "src", "here")
+        guest = product.ok("run", "--from", "src:here").strip()
+        assert product.ok("exec", guest, "busybox", "cat", "/etc/hostname") == f"{guest}\n"
+        own = product.ok("exec", guest, "busybox", "cat", "/etc/hosts")
+        assert guest in own and "mine" not in own and len(own.splitlines()) == 3
+        assert "mine" in product.ok("exec", "src", "busybox", "cat", "/etc/hosts")
+        assert product.ok("exec", "src", "busybox", "wc", "-l", "/etc/hostname").split()[0] == "100"
+        product.ok("rm", "-f", guest)
+        product.ok("snapshot", "rm", "src:here")
+    product.ok("rm", "-f", "src")
+
+
+def test_a_clone_of_a_machine_that_may_write_nothing_is_somebody_else_too(product: Product) -> None:
+    product.ok("run", "-d", "--name", "src", "--read-only", *VM[2:], "--", "busybox", "sleep", "1000")
+    product.ok("snapshot", "src", "here")
+    guest = product.ok("run", "--from", "src:here").strip()
+    assert product.ok("exec", guest, "busybox", "cat", "/etc/hostname") == f"{guest}\n"
+    assert product.run("exec", guest, "busybox", "touch", "/etc/hostname").returncode == 1
+    product.ok("rm", "-f", guest, "src")
+    product.ok("snapshot", "rm", "src:here")
+
+
 def test_as_many_processes_as_were_asked_for_whatever_the_kernel_has_itself(product: Product) -> None:
     product.ok("run", "-d", "--name", "few", "--pids", "3", *VM[2:], "--", "busybox", "sh", "-c", "sleep 99 & sleep 99")
     assert product.ok("exec", "few", "busybox", "echo", "third") == "third\n"

@@ -30,6 +30,8 @@ RULES = "1"
 ROOM_BYTES = 600 << 20
 """What a build takes on the disk while it runs: measured 250 MB for the largest profile, and its compiler's cache."""
 
+_ALONE = ".compiled-"
+
 _AND_LINES = ((), ("lines",))
 """What a digest is made of besides: kernels with and without lines are two, for only one of them has them."""
 
@@ -61,14 +63,30 @@ def build(
         os.makedirs(f"{cache}/kernels", exist_ok=True)
         waiting = functools.partial(progress, "wait", "another kernel is being built", 0, 0)
         with kept.locked(f"{cache}/kernels", waiting=waiting) as lock:
-            found = kept.kernel_asked(cache, asked) or _built(
-                Make(source, _work(cache, asked), cache, lock, lines=lines), requests, cache, progress, jobs
-            )
+            alone = "" if lines else _alone(cache, asked)
+            make = Make(source, _work(cache, asked), cache, lock, lines=lines, alone=alone)
+            found = kept.kernel_asked(cache, asked) or _built(make, requests, cache, progress, jobs)
     return kept.remember(found, asked, name, requests)
 
 
 def _work(cache: str, asked: str) -> str:
     return f"{cache}/kernels/.work-{asked[:16]}"
+
+
+def _alone(cache: str, asked: str) -> str:
+    """Where the first build of a cache keeps what it compiled until it is done, "" where this is another one.
+
+    Most who build a kernel build one. Who builds a second, or another after one that failed, may build more, and then
+    what they have in common is worth finding. A user's own cache of compilers is left to its own settings.
+    """
+    own = f"{_ALONE}{asked[:16]}"
+    if {*_compiled(cache)} - {own} or kernels_of(cache) or "CCACHE_DIR" in os.environ:
+        return ""
+    return f"{cache}/kernels/{own}"
+
+
+def _compiled(cache: str) -> list[str]:
+    return [name for name in os.listdir(f"{cache}/kernels") if name.startswith(_ALONE)]
 
 
 def _built(make: Make, requests: Sequence[Wanted], cache: str, progress: Progress, jobs: int) -> Kernel:
@@ -78,7 +96,10 @@ def _built(make: Make, requests: Sequence[Wanted], cache: str, progress: Progres
     try:
         text = configured(make, requests, progress)
         digest = _text_digest(RULES, make.source.digest, text, compiler(), *_AND_LINES[make.lines])
-        return kernel_of(cache, digest) or _compile(make, text, cache, digest, progress, jobs)
+        kernel = kernel_of(cache, digest) or _compile(make, text, cache, digest, progress, jobs)
+        for name in _compiled(cache):
+            shutil.rmtree(f"{cache}/kernels/{name}", ignore_errors=True)
+        return kernel
     finally:
         shutil.rmtree(make.work, ignore_errors=True)
 

@@ -90,13 +90,18 @@ class Make:
     """A tree's tools for one build. work: the folder of what they make. cache: where ccache keeps what it compiled.
 
     lock: a descriptor that every process started here holds until its end. lines: whether what is compiled says of
-    every instruction which line of the source it came from.
+    every instruction which line of the source it came from. alone: where ccache keeps what it compiled instead, for
+    builds of these very sources and this configuration only: it then need not preprocess each file to find out whether
+    it is the same for another configuration, which is a quarter of a build's time.
     """
 
-    def __init__(self, source: Source, work: str, cache: str = "", lock: int = -1, *, lines: bool = False) -> None:
+    def __init__(
+        self, source: Source, work: str, cache: str = "", lock: int = -1, *, lines: bool = False, alone: str = ""
+    ) -> None:
         self.source = source
         self.work = work
         self.lines = lines
+        self.alone = alone
         self._lock = (lock,) if lock >= 0 else ()
         self._environment = {**os.environ, **_SAME_EVERYWHERE}
         if cache:
@@ -126,10 +131,11 @@ class Make:
         """
         steps = 0
         tail: list[str] = []
+        alone = {"CCACHE_DIR": self.alone, "CCACHE_DEPEND": "1"} if self.alone else {}
         with subprocess.Popen(
-            [*self._make(), f"-j{jobs}", *targets], cwd=self.work, env=self._environment, text=True, errors="replace",
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=self._lock,
-            preexec_fn=_go_with_parent,
+            [*self._make(), f"-j{jobs}", *targets], cwd=self.work, env={**self._environment, **alone}, text=True,
+            errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            pass_fds=self._lock, preexec_fn=_go_with_parent,
         ) as process:  # fmt: skip
             assert process.stdout is not None
             for line in process.stdout:
