@@ -26,8 +26,8 @@ def test_what_verify_finds_damaged_stays_until_repair_and_is_fetched_anew(instal
     assert installation.ok(*box, "echo", "sound") == "sound\n"
     objects = Path(installation.instance.root, "objects")
     [program] = (path for path in objects.glob("*/*.x") if path.stat().st_size > 100_000)
-    inode = program.stat().st_ino
     flip(str(program))
+    damaged = os.open(program, os.O_RDONLY)  # or its number could be the next file's
 
     for _ in range(2):
         found = installation.run("store", "verify")
@@ -39,7 +39,8 @@ def test_what_verify_finds_damaged_stays_until_repair_and_is_fetched_anew(instal
 
     assert installation.ok(*box, "echo", "again") == "again\n"
     assert installation.json("store", "verify")["damaged"] == []
-    assert os.stat(program).st_ino != inode
+    assert os.stat(program).st_ino != os.fstat(damaged).st_ino
+    os.close(damaged)
 
 
 def test_a_running_guest_keeps_what_it_has_and_new_ones_get_sound_files(installation: Product) -> None:
