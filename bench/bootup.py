@@ -107,6 +107,15 @@ def clone(lab: Lab) -> Guest:
     return lab.place.serve(lambda port: ["--from", SNAPSHOT, "-p", f"{port}:{ANSWER_PORT}"])
 
 
+def clone_alone(lab: Lab) -> Guest:
+    """The same right after another, which took the machine that waited to be the next clone."""
+    first = clone(lab)
+    try:
+        return clone(lab)
+    finally:
+        lab.place.remove(first.id)
+
+
 def take_snapshot(place: Installation, answer: str) -> str:
     """Boot the guest that clones are made of and save it; its id."""
     guest = place.start("--name", SOURCE, *answer_words(answer))
@@ -117,7 +126,7 @@ def take_snapshot(place: Installation, answer: str) -> str:
 def measure(lab: Lab, rounds: int, periods: dict[str, int]) -> Samples:
     """All rounds. periods: an arm is measured in every n-th round, 0: never; 1 where nothing is said."""
     samples: Samples = {}
-    typed = {"command": command, "clone": clone, "hello": hello}
+    typed = {"command": command, "clone": clone, "clone_alone": clone_alone, "hello": hello}
     for number in range(rounds):
         for traced in (False, True):
             for start in _due(configurations(lab, traced=traced), number, periods):
@@ -153,6 +162,7 @@ def record(report: Report, samples: Samples) -> None:
     _add(report, "ours_hello_ms", samples["hello"]["ready"])
     _add(report, "clone_ms", samples["clone"]["launched"])
     _add(report, "clone_typed_ms", samples["clone"]["ready"])
+    _add(report, "clone_alone_ms", samples["clone_alone"]["launched"])
     report.extra["stock_was_traced"] = "stock" not in samples
     _ratios(report)
 
@@ -171,6 +181,7 @@ def _ratios(report: Report) -> None:
         "ratio_stockkernel": ("stockkernel_ours_ms", "stock_ready_ms"),
         "ratio_hello_web": ("ours_hello_ms", "stock_hello_ms"),
         "ratio_clone": ("clone_ms", "ours_qemu_ready_ms"),
+        "ratio_clone_alone": ("clone_alone_ms", "ours_qemu_ready_ms"),
         "ratio_clone_typed": ("clone_typed_ms", "ours_ready_ms"),
         "ratio_clone_stock": ("clone_ms", "stock_ready_ms"),
         "ratio_first_process_same_machine": ("q35_traced_process_ms", "stock_traced_process_ms"),

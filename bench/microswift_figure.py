@@ -23,6 +23,7 @@ BOOTS = (
     ("ours_qemu_ready_ms", "our kernel and image,\nour machine type", "#6bbf59"),
     ("ours_ready_ms", "swiftlet run --as vm,\nas typed", OURS),
     ("clone_ms", "a clone instead,\nfrom its launch", "#7796b0"),
+    ("clone_alone_ms", "a clone for which\nno machine waits", "#a8b8c4"),
     ("clone_typed_ms", "swiftlet run --from,\nas typed", "#335c81"),
 )
 """Metric, label, colour."""

@@ -196,6 +196,7 @@ class Methods:
                 return await self._guests.machines.snapshots.take(guest, given.name)
 
         taken = await self._guests.finish(take(), lambda _: ())
+        self._guests.spares.want(taken.name, clone_of(taken.bundle.workload, {}))
         return Reply({"snapshot": document_of(taken)})
 
     async def snapshots(self, call: Call, given: parameters.Nothing) -> Reply:
@@ -206,6 +207,7 @@ class Methods:
     async def remove_snapshot(self, call: Call, given: parameters.OneSnapshot) -> Reply:
         """Remove a snapshot."""
         await asyncio.to_thread(self._guests.machines.snapshots.remove, given.snapshot)
+        await self._guests.spares.forget(given.snapshot)
         return Reply()
 
     # Ending

@@ -39,9 +39,10 @@ class Channels:
     """sock: where orders are written and reports are read. given: name -> the machine's own end.
 
     script: the other end of a monitor that was told everything in advance; its answers are never read.
+    waits: it has not been told its orders yet, nor to go on; see `begin`.
     """
 
-    def __init__(self, state_dir: str, names: list[str], orders: str, script: str) -> None:
+    def __init__(self, state_dir: str, names: list[str], orders: str, script: str, *, waits: bool = False) -> None:
         """Raises OSError, ValueError when there are more orders than the socket holds."""
         self.given: dict[str, int] = {}
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -49,29 +50,39 @@ class Channels:
         self.console = -1
         self.script: socket.socket | None = None
         self.started = False
+        self.waits = waits
         self.code = -1
         self.failures: list[str] = []
         self._line = b""
         try:
-            self._make(state_dir, names, orders.encode())
             if script:
                 self.script, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
                 self.given["script"] = theirs.detach()
                 self.script.send(script.encode())
+            self.sock.setblocking(False)
+            if not waits:
+                self.begin(orders)
+            self._make(state_dir, names)
         except BaseException:
             self.close()
             raise
 
-    def _make(self, state_dir: str, names: list[str], orders: bytes) -> None:
-        if len(orders) > 1 << 16:
+    def begin(self, orders: str, script: str = "") -> None:
+        """Say what the guest is to do, and more to a monitor that has a script. Raises OSError, ValueError as above."""
+        self.waits = False
+        told = orders.encode()
+        if len(told) > 1 << 16:
             self.sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _ORDERS_BYTES)
-        self.sock.setblocking(False)
         try:
-            whole = self.sock.send(orders, socket.MSG_NOSIGNAL) == len(orders)
+            whole = self.sock.send(told, socket.MSG_NOSIGNAL) == len(told)
         except BlockingIOError:
             whole = False
         if not whole:
-            raise ValueError(f"arguments and variables of {len(orders)} bytes are too much for a machine")
+            raise ValueError(f"arguments and variables of {len(told)} bytes are too much for a machine")
+        if self.script is not None and script:
+            self.script.send(script.encode(), socket.MSG_NOSIGNAL)
+
+    def _make(self, state_dir: str, names: list[str]) -> None:
         path = f"{state_dir}/console"
         flags = os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self.given["console"] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | flags, 0o600)

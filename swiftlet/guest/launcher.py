@@ -13,6 +13,7 @@ import gc
 import os
 import select
 import sys
+import time
 
 from swiftlet.guest import insertion, machinestage, relay, stage
 from swiftlet.guest.begin import begin, is_ours, listen
@@ -195,6 +196,17 @@ class Launcher:
         if channels.started and not before and process.status is None and process.error is None:
             self._tell_running(process)
 
+    def do_go(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> None:
+        """Let a machine go on that was started ahead and waits; answered when its workload runs."""
+        process = self._guest_of(parameters)
+        if process.channels is None or not process.channels.waits or process.call is not None:
+            raise RequestError(f"guest {process.key} does not wait", "ConflictError")
+        try:
+            process.channels.begin(parameters["orders"], parameters["script"])
+        except ValueError as error:
+            raise RequestError(str(error), "InputError", "pass large inputs in a volume") from None
+        process.call, process.started_ns = call, time.time_ns()
+
     def do_exec(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> None:
         """Run one more process in a running guest."""
         key = parameters["id"]
@@ -362,6 +374,9 @@ class Launcher:
         self.watch(process.pidfd, lambda: self._ended(process))
         if ready and process.error is None and (process.channels is None or process.channels.started):
             self._tell_running(process)
+        elif ready and process.error is None and process.channels is not None and process.channels.waits:
+            self.tell({"call": process.call, "parameters": {"pid": process.pid}}, (process.pidfd,))
+            process.call = None
         self.logs.order_networks(low=FEW_NETWORKS)
 
     def _cross(self, process: Process, successor: int) -> None:
@@ -445,7 +460,7 @@ class Launcher:
         leaving = exit_of(process, cgroup.usage(process.groups, final=True))
         if process.channels is not None:
             leaving = self._end_machine(process, process.channels, leaving)
-        if process.running:
+        if process.running or process.call is None:  # or it has waited, and nobody waits for an answer
             keep_exit(process, leaving)
             self.tell({"event": "exited", "id": process.key, "exec": "", "exit": leaving})
         else:

@@ -48,7 +48,8 @@ def connect(process: Process, guest: stage.Guest, parameters: dict[str, Any], fd
     """In the launcher: make the channels of a machine, and have its process inherit them. Raises RequestError."""
     names = guest.bundle["machine"]["descriptors"]
     try:
-        process.channels = Channels(process.state_dir, names, parameters["orders"], parameters["script"])
+        said = parameters["orders"], parameters["script"]
+        process.channels = Channels(process.state_dir, names, *said, waits=parameters.get("waits", False))
     except ValueError as error:
         raise RequestError(str(error), "InputError", "pass large inputs in a volume") from None
     sent = {role: fd for role, fd in zip(parameters["roles"], fds, strict=True) if role in names}

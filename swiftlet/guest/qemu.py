@@ -132,11 +132,16 @@ def unplug(name: str) -> tuple[tuple[str, dict[str, object]], ...]:
     return (("device_del", {"id": f"port-{name}"}), ("chardev-remove", {"id": name}))
 
 
-def script(descriptors: Sequence[str]) -> str:
-    """What a clone's monitor is told before anybody can ask it anything: to go on from the state that it inherits.
+GO = f"{json.dumps({'execute': 'cont'})}\n"
+"""To go on, as soon as the state has been read."""
 
-    Memory is in a file of its own (`x-ignore-shared`), which can be said on no command line. And QEMU is to announce no
-    address: all clones have their snapshot's until their guests are told their own.
+
+def script(descriptors: Sequence[str]) -> str:
+    """What a clone's monitor is told before anybody can ask it anything: to read the state that it inherits, and wait.
+
+    `GO` goes behind it, at once or when the clone is wanted. Memory is in a file of its own (`x-ignore-shared`), which
+    can be said on no command line. And QEMU is to announce no address: all clones have their snapshot's until their
+    guests are told their own.
     """
     capability = {"capability": "x-ignore-shared", "state": True}
     commands = (
@@ -173,7 +178,7 @@ def argv(settings: Settings) -> tuple[str, ...]:
         words += ["-chardev", f"socket,id={DEBUGGER},fd={_number(settings, DEBUGGER)},server=on,wait=off"]
         words += ["-gdb", f"chardev:{DEBUGGER}", "-S"]  # or it may have run on before the watcher is heard
     if settings.clone:
-        words += ["-incoming", "defer"]
+        words += ["-incoming", "defer", "-S"]
         words += [
             "-chardev",
             f"socket,id=script,fd={_number(settings, 'script')}",

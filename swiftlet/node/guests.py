@@ -29,8 +29,9 @@ from swiftlet.node.names import Names, delete, new_id
 from swiftlet.node.network import Network
 from swiftlet.node.prepare import Prepared, Preparer, read_bundle
 from swiftlet.node.programs import Programs
-from swiftlet.node.record import Exit, Guest
+from swiftlet.node.record import Exit, Guest, Spare
 from swiftlet.node.signals import signal_number
+from swiftlet.node.spares import Spares
 from swiftlet.node.starter import Starter
 from swiftlet.node.wire import close_all
 from swiftlet.node.workers import is_there
@@ -100,6 +101,7 @@ class Guests:
         self._deleter = ThreadPoolExecutor(1, "delete")
         self._tasks: set[asyncio.Task[Any]] = set()
         self.starter = Starter(launcher, network, machines)
+        self.spares = Spares(names, preparer, launcher, network, machines, self.starter, self.spawn, self.delete_later)
 
     # Looking up
 
@@ -143,14 +145,23 @@ class Guests:
         snapshot: the machine that it is a clone of, if it is one. watched: a machine whose start is looked into.
         Raises every kind of SwiftletError.
         """
-        guest = self._create(workload)
+        spare = self.spares.take(snapshot, workload) if snapshot and not attach else None
+        try:
+            guest = self._create(workload, spare)
+        except BaseException:
+            if spare is not None:
+                self.spares.put_back(snapshot, spare)
+            raise
         guest.snapshot, guest.watched = snapshot, watched
         try:
             prepared = await self._generate(guest, workload, progress)
         except BaseException as error:
             self._discard(guest, f"not started: {_reason(error)}")
             raise
-        return await self.finish(self._launch_new(guest, prepared, attach, stdin), _fds_of)
+        started = await self.finish(self._launch_new(guest, prepared, attach, stdin), _fds_of)
+        if snapshot:
+            self.spares.want(snapshot, workload)
+        return started
 
     async def start(self, guest: Guest, progress: Progress, *, attach: bool, stdin: int = -1) -> Started:
         """Start a stopped guest again; its files are as it left them. Raises ConflictError and what `run` raises."""
@@ -160,18 +171,19 @@ class Guests:
             prepared = await self._generate_again(guest, progress)
             return await self.finish(self._launch_again(guest, prepared, attach, stdin), _fds_of)
 
-    def _create(self, workload: Workload) -> Guest:
+    def _create(self, workload: Workload, spare: Spare | None = None) -> Guest:
         self.preparer.driver(workload.kind)
         signal_number(workload.stop_signal)
-        id_ = new_id()
-        folder = self.names.make_folder(id_)
+        id_ = spare.guest.id if spare else new_id()
+        folder = spare.guest.folder if spare else self.names.make_folder(id_)
         try:
             name = self.names.claim(workload.name, id_)
         except BaseException:
-            os.rmdir(folder)
+            if spare is None:
+                os.rmdir(folder)
             raise
         guest = Guest(id_, name, folder, workload, Journal(id_, folder))
-        guest.launching = True
+        guest.launching, guest.spare = True, spare
         self.add(guest)
         try:
             guest.journal.enter("Generating")
@@ -187,9 +199,13 @@ class Guests:
             if workload.kind == "vm":
                 self.machines.check(workload)
             rootfs = await self._root(workload.templates, progress) if workload.templates else Rootfs((), ())
-        prepared = await self._prepare(guest, rootfs, progress)
+        spare = guest.spare
+        prepared = await self._prepare(guest, rootfs, progress, spare.bundle if spare else None)
         with prepared.closed_on_failure():
             guest.take(prepared.bundle)
+            if spare is not None and not spare.fits(prepared.bundle):
+                guest.spare = None
+                await self.spares.end(spare, remove=False)
             guest.journal.enter("Generated")
         return prepared
 
@@ -305,6 +321,7 @@ class Guests:
             return
         guest = self.by_id.get(id_)
         if guest is None:
+            self.spares.on_exit(id_)
             return
         if guest.launching:
             guest.early_exit = exit_
@@ -403,9 +420,12 @@ class Guests:
         if self.by_name.get(guest.name) is guest:
             del self.by_name[guest.name]
         self.names.release(guest.name, guest.id)
-        if guest.userns:
-            self.preparer.release_range(guest.userns)
-        self.delete_later(self.names.put_away(guest.id))
+        if guest.spare is not None:  # it was never told to go on
+            self.spawn(self.spares.end(guest.spare))
+        else:
+            if guest.userns:
+                self.preparer.release_range(guest.userns)
+            self.delete_later(self.names.put_away(guest.id))
         guest.tell_ended()
 
     def delete_later(self, path: str) -> None:
@@ -429,6 +449,7 @@ class Guests:
         if await self.launcher.reconnect():
             await self.compare()  # it had only been given another client
             return
+        self.spares.lose()
         for guest in lost:
             await self.bury(guest)
         self._lose_execs(self.begun)
@@ -456,7 +477,8 @@ class Guests:
         for number, exit_ in answer["exits"].items():
             self.on_exit("", number, exit_)
         self._lose_execs(begun.difference(answer["execs"]))
-        for stranger in set(answer["guests"]) - set(self.by_id):
+        self.spares.lose(answer["guests"])
+        for stranger in set(answer["guests"]) - set(self.by_id) - self.spares.ids:
             await self.kill_stranger(stranger)
 
     def _lose_execs(self, numbers: Iterable[str]) -> None:
@@ -491,6 +513,7 @@ class Guests:
 
     async def close(self) -> None:
         """Finish what is under way and leave the guests as they are."""
+        await self.spares.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
         self._deleter.shutdown(wait=False, cancel_futures=True)

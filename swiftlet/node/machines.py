@@ -227,7 +227,7 @@ def told_to(bundle: Bundle, machine: Machine, attached: Attached | None, files: 
     files = {**files, MACHINE_ID: f"{secrets.token_hex(16)}\n"}
     if machine.snapshot:  # its kernel is set as its snapshot's was
         resumed = orders.resume(bundle, card, files, time.time_ns(), entropy)
-        return {"orders": resumed, "script": qemu.script(machine.descriptors)}
+        return {"orders": resumed, "script": qemu.script(machine.descriptors) + qemu.GO}
     settings = {**files, **(NETWORK_SETTINGS if attached else {})}
     started = orders.start(bundle, machine, card, settings, time.time_ns(), entropy, LIMITS)
     return {"orders": started, "script": ""}

@@ -92,10 +92,9 @@ class Network:
             prepared = await asyncio.wrap_future(self._pool.take_tap() if machine else self._pool.take())
         attached = _attached(prepared)
         try:
-            if ports:
-                attached.ports = self._publish(guest, name, attached.address, ports)
+            self.publish(guest, name, attached, ports)
             if machine:
-                _forget_packets(prepared.netns)
+                forget_packets(prepared.netns)
             else:
                 await self.published(guest)
         except BaseException:
@@ -115,10 +114,16 @@ class Network:
             self._withdraw(guest)
             raise
 
-    def _publish(self, guest: str, name: str, address: str, ports: Sequence[Port]) -> list[Any]:
-        published = self._ports.hold(guest, name, address, ports)
+    def publish(self, guest: str, name: str, attached: Attached, ports: Sequence[Port]) -> None:
+        """Publish ports of a guest that has its place, which is noted there. They lead to it when `published` returns.
+
+        Raises ConflictError (a port is in use), InputError.
+        """
+        if not ports:
+            return
+        published = self._ports.hold(guest, name, attached.address, ports)
         self._inserting[guest] = self._pool.run(lambda setting: self._ports.insert(setting, published))
-        return [(port.protocol, port.host_ip, port.host_port, port.guest_port) for port in published]
+        attached.ports = [(port.protocol, port.host_ip, port.host_port, port.guest_port) for port in published]
 
     def detach(self, guest: str, attached: Attached) -> None:
         """Give everything back; the rules go in the background, in order with those that come."""
@@ -147,7 +152,7 @@ def _attached(prepared: Prepared) -> Attached:
     )
 
 
-def _forget_packets(tap: int) -> None:
+def forget_packets(tap: int) -> None:
     """Drop what has come to a tap while there was no machine: who asked has given up by now, or asks again.
 
     A clone would answer for the guest that it was made of, whose address it has until it is told its own.

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -48,6 +48,7 @@ class Guest:
         self.userns = 0
         self.snapshot = ""
         self.watched = False
+        self.spare: Spare | None = None
         self.ports: set[int] = set()
         self.monitor = asyncio.Lock()
         self.argv: tuple[str, ...] = workload.command
@@ -91,6 +92,26 @@ class Guest:
         for future in waiting:
             if not future.done():
                 future.set_result(self.exit or exit_without_start(self))
+
+
+class Spare(NamedTuple):
+    """A clone's machine that was started ahead and waits. guest: what it will be, unseen until then.
+
+    tap: its end of the network once more, to be closed by `close`; -1 for none.
+    """
+
+    guest: Guest
+    bundle: Bundle
+    tap: int
+
+    def fits(self, bundle: Bundle) -> bool:
+        """Whether it is what would be started of this bundle."""
+        return (bundle.machine, bundle.cgroup) == (self.bundle.machine, self.bundle.cgroup)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self.tap >= 0:
+            os.close(self.tap)
 
 
 def exit_without_start(guest: Guest) -> Exit:

@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from swiftlet.guest.qemu import DISK
+from swiftlet.guest.qemu import DISK, GO, script
 from swiftlet.model.bundle import Bundle, Machine
 from swiftlet.model.error import LaunchError, SwiftletError
 from swiftlet.node import diagnose, hosts, record
 from swiftlet.node.launch import Answer, LauncherClient
 from swiftlet.node.machines import Machines, told_to
-from swiftlet.node.network import Network
+from swiftlet.node.network import Network, forget_packets
 from swiftlet.node.prepare import Prepared, furnish
-from swiftlet.node.record import Guest
+from swiftlet.node.record import Guest, Spare
 from swiftlet.node.rootdisk import open_disk
 from swiftlet.node.wire import close_all
 
@@ -42,6 +42,9 @@ class Starter:
 
         What was attached to it stays so when that fails. Raises every kind of SwiftletError.
         """
+        if guest.spare is not None:
+            prepared.close()
+            return await self._go(guest, prepared.bundle, guest.spare)
         machine = prepared.bundle.machine
         ours: list[int] = []
         try:
@@ -58,10 +61,56 @@ class Starter:
                 reply, received = await self._launcher.request("start", request, fds)
             else:
                 request |= told_to(prepared.bundle, machine, guest.attached, files)
-                reply, received = await self._start_machine(guest, machine, request, fds)
+                reply, received = await self._start_machine(guest, machine, "start", request, fds)
         finally:
             prepared.close()
             close_all(tuple(ours))
+        return int(reply["pid"]), received
+
+    async def make_spare(self, guest: Guest, prepared: Prepared) -> Spare:
+        """Start a clone's machine that waits for `start`, as a guest of its own that nobody sees.
+
+        What was attached to it stays so when that fails. Raises every kind of SwiftletError.
+        """
+        ours: list[int] = []
+        tap = -1
+        try:
+            roles = await self._roles(guest, prepared, ours)
+            tap = next((os.dup(fd) for role, fd in roles if role == "tap"), -1)
+            self._furnish(guest, prepared.bundle)
+            request = {
+                "bundle": msgspec.to_builtins(prepared.bundle),
+                "roles": [role for role, _ in roles],
+                "attach": False,
+                "orders": "",
+                "script": script(prepared.bundle.machine.descriptors) if prepared.bundle.machine else "",
+                "waits": True,
+            }
+            _, received = await self._launcher.request("start", request, tuple(fd for _, fd in roles))
+            close_all(received)
+        except BaseException:
+            close_all((tap,) if tap >= 0 else ())
+            raise
+        finally:
+            prepared.close()
+            close_all(tuple(ours))
+        return Spare(guest, prepared.bundle, tap)
+
+    async def _go(self, guest: Guest, bundle: Bundle, spare: Spare) -> tuple[int, Fds]:
+        """Let a machine go on that was started ahead, as this guest."""
+        machine = bundle.machine
+        assert machine is not None
+        guest.attached, guest.spare = spare.guest.attached, None
+        try:
+            if guest.attached is not None:
+                self._network.publish(guest.id, guest.name, guest.attached, guest.workload.ports)
+                record.write_network(guest.folder, guest.attached)
+                forget_packets(spare.tap)
+        finally:
+            spare.close()
+        files = self._furnish(guest, bundle)
+        request = {"id": guest.id, **told_to(bundle, machine, guest.attached, files), "script": GO}
+        reply, received = await self._start_machine(guest, machine, "go", request, ())
         return int(reply["pid"]), received
 
     async def _roles(self, guest: Guest, prepared: Prepared, ours: list[int]) -> list[tuple[str, int]]:
@@ -90,10 +139,12 @@ class Starter:
         furnish(guest.folder, {} if bundle.machine else files, bundle.userns)
         return files
 
-    async def _start_machine(self, guest: Guest, machine: Machine, request: dict[str, Any], fds: Fds) -> Answer:
+    async def _start_machine(
+        self, guest: Guest, machine: Machine, method: str, request: dict[str, Any], fds: Fds
+    ) -> Answer:
         """Start a machine and wait until its workload has begun; say what is known of one that does not come to it."""
         kernel = self._machines.files_of(machine.kernel)
-        asked = asyncio.ensure_future(self._launcher.request("start", request, fds))
+        asked = asyncio.ensure_future(self._launcher.request(method, request, fds))
         try:
             await self._network.published(guest.id)
         except BaseException:

@@ -217,6 +217,7 @@ def samples() -> bootup.Samples:
     return found | {
         "command": {"ready": [300.0]},
         "clone": {"ready": [60.0], "launched": [50.0]},
+        "clone_alone": {"ready": [80.0], "launched": [75.0]},
         "hello": {"ready": [800.0]},
     }
 
@@ -234,6 +235,7 @@ def test_ratios_are_of_medians_of_what_was_not_traced() -> None:
     assert report.metrics["stock_ready_ms"].value == 1100
     assert report.metrics["ratio_ready"].value == pytest.approx(300 / 1100, abs=1e-4)
     assert report.metrics["ratio_clone"].value == pytest.approx(50 / 275, abs=1e-4)
+    assert report.metrics["ratio_clone_alone"].value == pytest.approx(75 / 275, abs=1e-4)
     assert report.metrics["ratio_clone_typed"].value == pytest.approx(0.2)
     assert report.metrics["ratio_first_process_same_machine"].value == pytest.approx(1 / 3, abs=1e-4)
     assert report.extra["stock_was_traced"] is False

@@ -35,9 +35,7 @@ def debian_source() -> Source:
 def kernel(debian_source: Source) -> Kernel:
     """The kernel of the tests: minutes the first time."""
     requests = profile.requests_of(profile.profile_named(PROFILE)).values()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("CCACHE_DEPEND", "1")  # each file is read once, for which other kernels gain nothing by it
-        return build.build(debian_source, requests, CACHE, name=PROFILE)
+    return build.build(debian_source, requests, CACHE, name=PROFILE)
 
 
 @contextmanager
