@@ -460,8 +460,9 @@ class Launcher:
         leaving = exit_of(process, cgroup.usage(process.groups, final=True))
         if process.channels is not None:
             leaving = self._end_machine(process, process.channels, leaving)
-        if process.running or process.call is None:  # or it has waited, and nobody waits for an answer
+        if process.running:
             keep_exit(process, leaving)
+        if process.running or process.call is None:  # or it has waited, and nobody waits for an answer
             self.tell({"event": "exited", "id": process.key, "exec": "", "exit": leaving})
         else:
             self._tell_failed(process, oom=leaving["oom"])

@@ -320,8 +320,7 @@ class Guests:
                 future.set_result(exit_)
             return
         guest = self.by_id.get(id_)
-        if guest is None:
-            self.spares.on_exit(id_)
+        if self.spares.on_exit(id_) or guest is None:
             return
         if guest.launching:
             guest.early_exit = exit_

@@ -1,6 +1,6 @@
 """Clones' machines that are started ahead: one for each snapshot that was taken or cloned lately.
 
-A quarter of a clone's start is its QEMU's, until that can read the state that it goes on from. So one waits there, with
+A fifth of a clone's start is its QEMU's, until that has read the state that it goes on from. So one waits there, with
 a folder, a control group and a place on the bridge of its own, and the next clone becomes it: a guest takes its id. It
 has no name and no journal, is in no listing, and ends when it was not wanted for a while, when its snapshot is removed,
 and with its daemon (of a daemon that was killed, the next one finds it as something that was being made).
@@ -123,17 +123,19 @@ class Spares:
         for snapshot in {*self._waiting, *self._timers}:
             await self.forget(snapshot)
 
-    def on_exit(self, id_: str) -> None:
-        """The launcher tells that a machine has ended that is no guest."""
+    def on_exit(self, id_: str) -> bool:
+        """The launcher tells that something has ended; whether that was a machine that waits, or waited."""
         ended = self._ended.get(id_)
         if ended is not None:
             ended.set()
-            return
+            return True
         for snapshot, spare in list(self._waiting.items()):
             if spare.guest.id == id_:
                 del self._waiting[snapshot]
                 log.warning("the machine that waited to be a clone of %s has ended", snapshot)
                 self._spawn(self.end(spare, ended=True))
+                return True
+        return False
 
     async def end(self, spare: Spare, *, ended: bool = False, remove: bool = True) -> None:
         """End a machine that waits, and give back what it had. ended: it has. remove: its folder too."""

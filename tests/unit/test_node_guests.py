@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from swiftlet.guest.fake import FakeDriver
@@ -30,8 +32,10 @@ from swiftlet.model.instance import instance_of
 from swiftlet.model.workload import Volume, Workload
 from swiftlet.node import record
 from swiftlet.node.guests import LOST
+from swiftlet.node.journal import FILE
 from swiftlet.node.node import Node
-from swiftlet.node.record import read_exit
+from swiftlet.node.prepare import read_bundle
+from swiftlet.node.record import Spare, read_exit
 
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -704,5 +708,37 @@ def test_the_thousandth_start_costs_the_daemon_what_the_first_did(host):
         print(f"daemon: {first * 1e3:.2f} ms, then {last * 1e3:.2f} ms")
         assert last < 1.5 * first + 0.0003
         assert last < 0.003
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_guest_takes_over_what_waits_only_if_it_is_what_would_be_started(host, monkeypatch, fits):
+    """And the end of what waited is not taken for its own."""
+
+    async def scenario():
+        node = await host.open()
+        started = await start(node, "sleep", "1000")
+        guests, waits = node.guests, started.guest
+        del guests.by_id[waits.id]  # as what nobody sees
+        guests.names.release(waits.name, waits.id)
+        os.unlink(f"{waits.folder}/{FILE}")
+        bundle = read_bundle(waits.folder)
+        other = msgspec.structs.replace(bundle, cgroup=msgspec.structs.replace(bundle.cgroup, writes=(("x", "y"),)))
+        spare = Spare(waits, bundle if fits else other, -1)
+        snapshot = SimpleNamespace(bundle=SimpleNamespace(rootfs=host.roots.rootfs))
+        monkeypatch.setattr(guests.machines, "snapshots", SimpleNamespace(find=lambda name: snapshot))
+        monkeypatch.setattr(guests.spares, "take", lambda name, workload: spare)
+        monkeypatch.setattr(guests.spares, "want", lambda name, workload: None)
+
+        async def go(guest, bundle, spare):
+            return started.pid, (os.pidfd_open(started.pid),)
+
+        monkeypatch.setattr(guests.starter, "_go", go)
+        begun = await guests.run(workload("sleep", "1000", name="n"), quiet, attach=False, snapshot="s")
+        await asyncio.sleep(0.1)
+        assert (begun.guest.id, begun.guest.name, begun.guest.state) == (waits.id, "n", "Running")
+        assert (begun.pid == started.pid) == fits and guests.spares.ids == set()
+        await guests.remove(begun.guest, force=True)
 
     play(scenario())
