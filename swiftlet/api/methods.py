@@ -192,8 +192,11 @@ class Methods:
             await ready.settle(guest, self._guests.launcher)
 
         async def take() -> Snapshot:
-            async with guest.busy:
-                return await self._guests.machines.snapshots.take(guest, given.name)
+            try:
+                async with guest.busy:
+                    return await self._guests.machines.snapshots.take(guest, given.name)
+            finally:
+                await ready.let_go(guest, self._guests.launcher)
 
         taken = await self._guests.finish(take(), lambda _: ())
         self._guests.spares.want(taken.name, clone_of(taken.bundle.workload, {}))
@@ -206,8 +209,12 @@ class Methods:
 
     async def remove_snapshot(self, call: Call, given: parameters.OneSnapshot) -> Reply:
         """Remove a snapshot."""
-        await asyncio.to_thread(self._guests.machines.snapshots.remove, given.snapshot)
-        await self._guests.spares.forget(given.snapshot)
+
+        async def remove() -> None:
+            await asyncio.to_thread(self._guests.machines.snapshots.remove, given.snapshot)
+            await self._guests.spares.forget(given.snapshot)
+
+        await self._guests.finish(remove(), lambda _: ())
         return Reply()
 
     # Ending

@@ -266,7 +266,14 @@ class Launcher:
 
     def do_list(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
         """All guests that run, the commands in them, and how those ended of whose end nobody could be told."""
-        listed = {key: {"pid": each.pid, "started_ns": each.started_ns} for key, each in self.guests.items()}
+        listed = {
+            key: {
+                "pid": each.pid,
+                "started_ns": each.started_ns,
+                "waits": each.channels is not None and each.channels.waits,
+            }
+            for key, each in self.guests.items()
+        }
         execs = [number for each in self.guests.values() for number in each.execs]
         untold, self.untold = self.untold, {}
         return {"guests": listed, "execs": execs, "exits": untold, "pid": os.getpid()}, ()

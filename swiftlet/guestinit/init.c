@@ -239,7 +239,8 @@ static void follow(struct session *session)
 			at_end = strtoul(field[0], 0, 0), at_button = atoi(field[1]);
 		else if (!session->framed && obey(key, field) < 0) {
 			report("failed %c %.80s %.80s: %s\n", key, field[0], field[1], strerror(errno));
-			ending = rooted ? ending : 125; // the workload's root cannot be put together
+			bool remount = key == 'm' && strtoul(field[3], 0, 0) & MS_REMOUNT;
+			ending = rooted && !remount ? ending : 125; // the workload's root cannot be put together, or closed again
 		} else
 			rooted |= key == 'p';
 	if (session->pid) { // its own orders have been used up

@@ -75,9 +75,11 @@ static int write_file(char *path, mode_t mode, const char *text)
 
 	while (at < FIELDS && strcmp(kept[at].path, path))
 		at++;
+	if (at < FIELDS && (fstat(kept[at].file, &before) < 0 || !before.st_nlink)) // another one has its name by now
+		at = FIELDS;
 	int file = at < FIELDS ? kept[at].file : open_file(path, mode);
 	int written = at < FIELDS ? pwrite(file, text, length, 0) : write(file, text, length); // some files have no place
-	int bad = file < 0 || written < 0 || fstat(file, &before) < 0 ? -1 : 0;
+	int bad = file < 0 || written < 0 || (at == FIELDS && fstat(file, &before) < 0) ? -1 : 0;
 	if (!bad && S_ISREG(before.st_mode) && before.st_size > length)
 		bad = ftruncate(file, length);
 	if (at == FIELDS)

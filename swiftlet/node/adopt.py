@@ -72,8 +72,8 @@ async def _adopt_one(guests: Guests, id_: str, name: str, running: dict[str, Any
     folder = guests.names.folder(id_)
     journal = read_journal(id_, folder)
     guest = record.read_guest(id_, name, folder, journal)
-    waits = not journal.changes  # a machine that was started ahead (`spares`), or nothing yet
-    if guest is None or ((waits or not running) and _never_ran(journal)):
+    waits = running is not None and running.get("waits", False)  # a machine that was started ahead (`spares`)
+    if guest is None or waits or journal.state in ("Generating", "Removed") or (not running and _never_ran(journal)):
         await _remove_half_made(guests, id_, name, guest)
         return
     if not name:

@@ -32,7 +32,7 @@ from swiftlet.node.programs import Programs
 from swiftlet.node.record import Exit, Guest, Spare
 from swiftlet.node.signals import signal_number
 from swiftlet.node.spares import Spares
-from swiftlet.node.starter import Starter
+from swiftlet.node.starter import SpareLostError, Starter
 from swiftlet.node.wire import close_all
 from swiftlet.node.workers import is_there
 from swiftlet.store.layout import Layout
@@ -145,20 +145,17 @@ class Guests:
         snapshot: the machine that it is a clone of, if it is one. watched: a machine whose start is looked into.
         Raises every kind of SwiftletError.
         """
-        spare = self.spares.take(snapshot, workload) if snapshot and not attach else None
-        try:
-            guest = self._create(workload, spare)
-        except BaseException:
-            if spare is not None:
-                self.spares.put_back(snapshot, spare)
-            raise
+        guest = self._create(workload, self.spares.take(snapshot, workload) if snapshot and not attach else None)
         guest.snapshot, guest.watched = snapshot, watched
         try:
             prepared = await self._generate(guest, workload, progress)
         except BaseException as error:
             self._discard(guest, f"not started: {_reason(error)}")
             raise
-        started = await self.finish(self._launch_new(guest, prepared, attach, stdin), _fds_of)
+        try:
+            started = await self.finish(self._launch_new(guest, prepared, attach, stdin), _fds_of)
+        except SpareLostError:  # it starts one of its own
+            return await self.run(workload, progress, attach=attach, stdin=stdin, snapshot=snapshot, watched=watched)
         if snapshot:
             self.spares.want(snapshot, workload)
         return started
@@ -181,6 +178,8 @@ class Guests:
         except BaseException:
             if spare is None:
                 os.rmdir(folder)
+            else:
+                self.spares.put_back(spare)
             raise
         guest = Guest(id_, name, folder, workload, Journal(id_, folder))
         guest.launching, guest.spare = True, spare
@@ -205,7 +204,7 @@ class Guests:
             guest.take(prepared.bundle)
             if spare is not None and not spare.fits(prepared.bundle):
                 guest.spare = None
-                await self.spares.end(spare, remove=False)
+                await asyncio.shield(self.spawn(self.spares.end(spare, remove=False)))
             guest.journal.enter("Generated")
         return prepared
 
@@ -448,7 +447,7 @@ class Guests:
         if await self.launcher.reconnect():
             await self.compare()  # it had only been given another client
             return
-        self.spares.lose()
+        self.spares.lose(self.spares.waiting)
         for guest in lost:
             await self.bury(guest)
         self._lose_execs(self.begun)
@@ -463,7 +462,7 @@ class Guests:
 
     async def compare(self) -> None:
         """Ask the launcher who runs, and put right what is not as was thought."""
-        begun = set(self.begun)
+        begun, waited = set(self.begun), self.spares.waiting
         try:
             answer, fds = await self.launcher.request("list", {})
         except SwiftletError as error:
@@ -476,7 +475,7 @@ class Guests:
         for number, exit_ in answer["exits"].items():
             self.on_exit("", number, exit_)
         self._lose_execs(begun.difference(answer["execs"]))
-        self.spares.lose(answer["guests"])
+        self.spares.lose(waited.difference(answer["guests"]))
         for stranger in set(answer["guests"]) - set(self.by_id) - self.spares.ids:
             await self.kill_stranger(stranger)
 

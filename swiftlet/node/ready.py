@@ -62,10 +62,19 @@ async def _listens(guest: Guest, port: int) -> bool:
 
 async def settle(guest: Guest, launcher: LauncherClient) -> None:
     """Bring a machine that is about to be saved to rest; what its clones will be told anew is open in it."""
-    files = [MACHINE_ID, *hosts.files("", "", "")]
+    await rest(guest)
+    await _keep(guest, launcher, [MACHINE_ID, *hosts.files("", "", "")])
+    await rest(guest)  # it has read that
+
+
+async def let_go(guest: Guest, launcher: LauncherClient) -> None:
+    """A machine that was saved goes on, and may make other files of those that were open."""
+    await _keep(guest, launcher, [])
+
+
+async def _keep(guest: Guest, launcher: LauncherClient, files: list[str]) -> None:
     with contextlib.suppress(SwiftletError):  # it has ended, as it will be found; or the launcher is an older one
         await launcher.request("keep", {"id": guest.id, "files": files})
-    await rest(guest)
 
 
 async def rest(guest: Guest, seconds: float = REST_SECONDS) -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -94,24 +94,27 @@ class Guest:
                 future.set_result(self.exit or exit_without_start(self))
 
 
-class Spare(NamedTuple):
+class Spare:
     """A clone's machine that was started ahead and waits. guest: what it will be, unseen until then.
 
-    tap: its end of the network once more, to be closed by `close`; -1 for none.
+    tap: its end of the network once more, to be closed by `close`; -1 for none. created_ns: of the snapshot.
     """
 
-    guest: Guest
-    bundle: Bundle
-    tap: int
+    def __init__(self, guest: Guest, bundle: Bundle, tap: int, created_ns: int = 0) -> None:
+        self.guest = guest
+        self.bundle = bundle
+        self.tap = tap
+        self.created_ns = created_ns
 
     def fits(self, bundle: Bundle) -> bool:
         """Whether it is what would be started of this bundle."""
         return (bundle.machine, bundle.cgroup) == (self.bundle.machine, self.bundle.cgroup)
 
     def close(self) -> None:
-        """Close the descriptor."""
-        if self.tap >= 0:
-            os.close(self.tap)
+        """Close the descriptor, once."""
+        tap, self.tap = self.tap, -1
+        if tap >= 0:
+            os.close(tap)
 
 
 def exit_without_start(guest: Guest) -> Exit:

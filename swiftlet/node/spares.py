@@ -12,13 +12,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Container, Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 
 from swiftlet.model.bundle import Rootfs
-from swiftlet.model.error import StoreError, SwiftletError
+from swiftlet.model.error import LaunchError, StoreError, SwiftletError
 from swiftlet.model.workload import Workload
 from swiftlet.node.groups import end_groups
 from swiftlet.node.journal import Journal
@@ -43,6 +44,9 @@ MOST = 4
 
 END_SECONDS = 5.0
 
+AGAIN_SECONDS = 60.0
+"""None is made for so long after one could not be: a launcher of before may not know how."""
+
 
 class Spares:
     """Those of one instance."""
@@ -55,7 +59,7 @@ class Spares:
         network: Network,
         machines: Machines,
         starter: Starter,
-        spawn: Callable[[Coroutine[Any, Any, None]], Any],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         delete: Callable[[str], None],
     ) -> None:
         self._names = names
@@ -71,6 +75,8 @@ class Spares:
         self._ended: dict[str, asyncio.Event] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._gone: set[str] = set()
+        self._ended_early: set[str] = set()
+        self._not_before = 0.0
         chosen = os.environ.get("SWIFTLET_SPARES", "")
         self._most = int(chosen) if chosen.isdigit() else MOST
         self._closed = False
@@ -78,31 +84,41 @@ class Spares:
     @property
     def ids(self) -> set[str]:
         """What the launcher runs for these."""
-        return {*(spare.guest.id for spare in self._waiting.values()), *self._making.values(), *self._ended}
+        return {*self.waiting, *self._making.values(), *self._ended}
 
     def take(self, snapshot: str, workload: Workload) -> Spare | None:
-        """A machine that waits to be a clone with this workload, which is the caller's from now on."""
+        """A machine that waits to be a clone with this workload, which is the caller's from now on.
+
+        Raises NotFoundError when there is no such snapshot any more.
+        """
         spare = self._waiting.get(snapshot)
-        if spare is None or spare.guest.workload != _plain(workload):
+        if spare is None or spare.guest.workload != _plain(workload) or not self._launcher.connected:
             return None
+        if spare.created_ns != self._machines.snapshots.find(snapshot).created_ns:
+            return None  # another one has its name by now
         return self._waiting.pop(snapshot)
 
-    def put_back(self, snapshot: str, spare: Spare) -> None:
+    def put_back(self, spare: Spare) -> None:
         """What was taken is not wanted after all."""
+        snapshot = spare.guest.snapshot
         if snapshot in self._waiting or self._closed:
             self._spawn(self.end(spare))
         else:
             self._waiting[snapshot] = spare
 
-    def lose(self, alive: Container[str] = ()) -> None:
-        """The launcher runs only these: the others have ended."""
-        for spare in list(self._waiting.values()):
-            if spare.guest.id not in alive:
-                self.on_exit(spare.guest.id)
+    @property
+    def waiting(self) -> set[str]:
+        """Those that wait, by their ids."""
+        return {spare.guest.id for spare in self._waiting.values()}
+
+    def lose(self, gone: set[str]) -> None:
+        """The launcher does not run these any more."""
+        for id_ in gone & self.waiting:
+            self.on_exit(id_)
 
     def want(self, snapshot: str, workload: Workload) -> None:
         """There may be a clone like this soon."""
-        if self._closed or not self._most:
+        if self._closed or not self._most or time.monotonic() < self._not_before:
             return
         self._set(snapshot, QUIET_SECONDS, lambda: self._spawn(self._make(snapshot, _plain(workload))))
 
@@ -115,12 +131,14 @@ class Spares:
             self._gone.add(snapshot)
         spare = self._waiting.pop(snapshot, None)
         if spare is not None:
-            await self.end(spare)
+            await asyncio.shield(self._spawn(self.end(spare)))  # whoever asks may go meanwhile
 
     async def close(self) -> None:
         """End all, and make no more."""
         self._closed = True
-        for snapshot in {*self._waiting, *self._timers}:
+        for timer in self._timers.values():
+            timer.cancel()
+        for snapshot in {*self._waiting, *self._making}:
             await self.forget(snapshot)
 
     def on_exit(self, id_: str) -> bool:
@@ -128,6 +146,9 @@ class Spares:
         ended = self._ended.get(id_)
         if ended is not None:
             ended.set()
+            return True
+        if id_ in self._making.values():
+            self._ended_early.add(id_)
             return True
         for snapshot, spare in list(self._waiting.items()):
             if spare.guest.id == id_:
@@ -166,6 +187,8 @@ class Spares:
 
     async def _make(self, snapshot: str, workload: Workload) -> None:
         """Make one, or keep the one that is there a while longer."""
+        if self._closed:
+            return
         there = self._waiting.get(snapshot)
         if there is not None and there.guest.workload != workload:
             await self.forget(snapshot)
@@ -177,6 +200,8 @@ class Spares:
                 await self._start(snapshot, workload)
             except (OSError, SwiftletError) as error:
                 log.warning("no machine waits to be a clone of %s: %s", snapshot, error)
+                if isinstance(error, LaunchError):
+                    self._not_before = time.monotonic() + AGAIN_SECONDS
                 return
         self._set(snapshot, KEPT_SECONDS, lambda: self._spawn(self.forget(snapshot)))
 
@@ -187,18 +212,25 @@ class Spares:
         try:
             guest = Guest(id_, "", self._names.make_folder(id_), workload, Journal(id_, self._names.folder(id_)))
             try:
-                rootfs = self._machines.snapshots.find(snapshot).bundle.rootfs
+                saved = self._machines.snapshots.find(snapshot)
+                rootfs = saved.bundle.rootfs
                 found = await self._machines.found_for(workload.kernel, snapshot, rootfs, _never)
                 prepared = self._preparer.prepare(id_, guest.folder, workload, rootfs, None, found)
                 if prepared is None:
                     raise StoreError("its root was collected")
                 guest.take(prepared.bundle)
+                guest.snapshot = snapshot
                 spare = await self._starter.make_spare(guest, prepared)
+                spare.created_ns = saved.created_ns
             except BaseException:
                 await self._give_back(guest)
                 raise
         finally:
             del self._making[snapshot]
+        if id_ in self._ended_early:
+            self._ended_early.discard(id_)
+            await self.end(spare, ended=True)
+            raise LaunchError("it ended at once")
         self._waiting[snapshot] = spare
         if self._closed or snapshot in self._gone:
             await self.forget(snapshot)

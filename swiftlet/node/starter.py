@@ -11,7 +11,7 @@ import msgspec
 
 from swiftlet.guest.qemu import DISK, GO, script
 from swiftlet.model.bundle import Bundle, Machine
-from swiftlet.model.error import LaunchError, SwiftletError
+from swiftlet.model.error import ConflictError, LaunchError, SwiftletError
 from swiftlet.node import diagnose, hosts, record
 from swiftlet.node.launch import Answer, LauncherClient
 from swiftlet.node.machines import Machines, told_to
@@ -25,6 +25,10 @@ READY_SECONDS = 45.0
 """A machine that has not begun its workload after so long never will; under emulation a start takes about a second."""
 
 Fds = tuple[int, ...]
+
+
+class SpareLostError(ConflictError):
+    """The machine that waited has ended in this very moment."""
 
 
 class Starter:
@@ -110,7 +114,10 @@ class Starter:
             spare.close()
         files = self._furnish(guest, bundle)
         request = {"id": guest.id, **told_to(bundle, machine, guest.attached, files), "script": GO}
-        reply, received = await self._start_machine(guest, machine, "go", request, ())
+        try:
+            reply, received = await self._start_machine(guest, machine, "go", request, ())
+        except ConflictError as error:
+            raise SpareLostError(str(error)) from None
         return int(reply["pid"]), received
 
     async def _roles(self, guest: Guest, prepared: Prepared, ours: list[int]) -> list[tuple[str, int]]:

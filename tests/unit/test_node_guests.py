@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -24,18 +26,20 @@ from swiftlet.model.error import (
     CommandNotFoundError,
     ConflictError,
     FetchError,
+    FullError,
     InputError,
     LaunchError,
     NotFoundError,
 )
 from swiftlet.model.instance import instance_of
 from swiftlet.model.workload import Volume, Workload
-from swiftlet.node import record
+from swiftlet.node import adopt, record
 from swiftlet.node.guests import LOST
-from swiftlet.node.journal import FILE
+from swiftlet.node.journal import FILE, Journal
 from swiftlet.node.node import Node
 from swiftlet.node.prepare import read_bundle
 from swiftlet.node.record import Spare, read_exit
+from swiftlet.node.starter import SpareLostError
 
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -712,6 +716,20 @@ def test_the_thousandth_start_costs_the_daemon_what_the_first_did(host):
     play(scenario())
 
 
+def as_waiting(host, node, started, monkeypatch):
+    """Make a guest one that waits, and that the next clone is given; returns it."""
+    guests, waits = node.guests, started.guest
+    del guests.by_id[waits.id]
+    guests.names.release(waits.name, waits.id)
+    os.unlink(f"{waits.folder}/{FILE}")
+    spares = [Spare(waits, read_bundle(waits.folder), -1)]
+    snapshot = SimpleNamespace(bundle=SimpleNamespace(rootfs=host.roots.rootfs))
+    monkeypatch.setattr(guests.machines, "snapshots", SimpleNamespace(find=lambda name: snapshot))
+    monkeypatch.setattr(guests.spares, "take", lambda name, workload: spares.pop() if spares else None)
+    monkeypatch.setattr(guests.spares, "want", lambda name, workload: None)
+    return spares[0]
+
+
 @pytest.mark.parametrize("fits", [True, False])
 def test_a_guest_takes_over_what_waits_only_if_it_is_what_would_be_started(host, monkeypatch, fits):
     """And the end of what waited is not taken for its own."""
@@ -719,17 +737,10 @@ def test_a_guest_takes_over_what_waits_only_if_it_is_what_would_be_started(host,
     async def scenario():
         node = await host.open()
         started = await start(node, "sleep", "1000")
-        guests, waits = node.guests, started.guest
-        del guests.by_id[waits.id]  # as what nobody sees
-        guests.names.release(waits.name, waits.id)
-        os.unlink(f"{waits.folder}/{FILE}")
-        bundle = read_bundle(waits.folder)
-        other = msgspec.structs.replace(bundle, cgroup=msgspec.structs.replace(bundle.cgroup, writes=(("x", "y"),)))
-        spare = Spare(waits, bundle if fits else other, -1)
-        snapshot = SimpleNamespace(bundle=SimpleNamespace(rootfs=host.roots.rootfs))
-        monkeypatch.setattr(guests.machines, "snapshots", SimpleNamespace(find=lambda name: snapshot))
-        monkeypatch.setattr(guests.spares, "take", lambda name, workload: spare)
-        monkeypatch.setattr(guests.spares, "want", lambda name, workload: None)
+        spare, guests = as_waiting(host, node, started, monkeypatch), node.guests
+        if not fits:
+            other = msgspec.structs.replace(spare.bundle.cgroup, writes=(("x", "y"),))
+            spare.bundle = msgspec.structs.replace(spare.bundle, cgroup=other)
 
         async def go(guest, bundle, spare):
             return started.pid, (os.pidfd_open(started.pid),)
@@ -737,8 +748,74 @@ def test_a_guest_takes_over_what_waits_only_if_it_is_what_would_be_started(host,
         monkeypatch.setattr(guests.starter, "_go", go)
         begun = await guests.run(workload("sleep", "1000", name="n"), quiet, attach=False, snapshot="s")
         await asyncio.sleep(0.1)
-        assert (begun.guest.id, begun.guest.name, begun.guest.state) == (waits.id, "n", "Running")
+        assert (begun.guest.id, begun.guest.name, begun.guest.state) == (spare.guest.id, "n", "Running")
         assert (begun.pid == started.pid) == fits and guests.spares.ids == set()
         await guests.remove(begun.guest, force=True)
+
+    play(scenario())
+
+
+def test_a_clone_for_which_what_waited_has_just_ended_starts_its_own(host, monkeypatch):
+    async def scenario():
+        node = await host.open()
+        started = await start(node, "sleep", "1000")
+        spare, guests = as_waiting(host, node, started, monkeypatch), node.guests
+
+        async def go(guest, bundle, spare):
+            guest.spare = None
+            await guests.launcher.request("kill", {"id": guest.id})
+            raise SpareLostError("it has ended")
+
+        monkeypatch.setattr(guests.starter, "_go", go)
+        begun = await guests.run(workload("sleep", "1000", name="n"), quiet, attach=False, snapshot="s")
+        assert begun.guest.id != spare.guest.id and begun.guest.name == "n" and begun.guest.state == "Running"
+        assert list(guests.by_id) == [begun.guest.id]
+        await guests.remove(begun.guest, force=True)
+
+    play(scenario())
+
+
+def test_what_waits_is_ended_once_when_the_disk_is_full_for_its_guest(host, monkeypatch):
+    async def scenario():
+        node = await host.open()
+        started = await start(node, "sleep", "1000")
+        spare, guests = as_waiting(host, node, started, monkeypatch), node.guests
+
+        def enter(journal, new, reason=""):
+            raise FullError("no room")
+
+        with monkeypatch.context() as full:
+            full.setattr(Journal, "enter", enter)
+            with pytest.raises(FullError):
+                await guests.run(workload("sleep", "1000", name="n"), quiet, attach=False, snapshot="s")
+        while guests.spares.ids or os.path.exists(spare.guest.folder):
+            await asyncio.sleep(0.01)
+        assert guests.spares.waiting == set() and guests.by_id == {}
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("changes", [0, 1, 2])
+def test_what_waits_still_when_its_daemon_was_killed_is_no_guest_of_the_next_one(host, monkeypatch, changes):
+    """Whatever its journal had come to: it was never told to go on."""
+
+    async def scenario():
+        node = await host.open()
+        started = await start(node, "sleep", "1000", name="n")
+        guest = started.guest
+        journal = Path(guest.folder, FILE)
+        journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:changes]))
+        await host.crash()
+        asked = adopt._running
+
+        async def running(guests):
+            return {id_: {**each, "waits": True} for id_, each in (await asked(guests)).items()}
+
+        monkeypatch.setattr(adopt, "_running", running)
+        node = await host.open()
+        assert node.guests.by_id == {} and not os.path.exists(guest.folder) and node.guests.names.all_names() == {}
+        poll = select.poll()
+        poll.register(started.fds[0], select.POLLIN)
+        assert await asyncio.to_thread(poll.poll, 10_000), "it has been ended"
 
     play(scenario())

@@ -33,11 +33,15 @@ class Around:
         self.snapshots = self
         self.bundle = self
         self.rootfs = Rootfs((), ())
+        self.created_ns = 1
+        self.connected = True
+        self.dies = False
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     def make_folder(self, id_: str) -> str:
         return str(self._folder / id_)
@@ -58,7 +62,10 @@ class Around:
             await self.slow.wait()
         if self.fails:
             raise LaunchError("no")
-        self.held.add(guest.id)
+        if self.dies:
+            self.spares.on_exit(guest.id)  # the word of its end comes with the answer
+        else:
+            self.held.add(guest.id)
         return Spare(guest, self, -1)  # type: ignore[arg-type]
 
     async def request(self, method: str, parameters: dict[str, Any]) -> None:
@@ -70,6 +77,7 @@ class Around:
 @pytest.fixture
 def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Around:
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0)
     monkeypatch.setattr(module, "end_groups", lambda groups: {})
     monkeypatch.setattr(Guest, "take", lambda guest, bundle: None)
     monkeypatch.delenv("SWIFTLET_SPARES", raising=False)
@@ -107,11 +115,11 @@ def test_what_is_put_back_is_the_next_ones_unless_another_waits(around: Around) 
         await until(lambda: around.held)
         spare = around.spares.take("s", PLAIN)
         assert spare is not None
-        around.spares.put_back("s", spare)
+        around.spares.put_back(spare)
         assert around.spares.take("s", PLAIN) is spare
         around.spares.want("s", PLAIN)
         await until(lambda: len(around.held) == 2)
-        around.spares.put_back("s", spare)
+        around.spares.put_back(spare)
         await until(lambda: len(around.held) == 1)
         assert spare.guest.id not in around.held and around.deleted == [spare.guest.folder]
 
@@ -188,11 +196,11 @@ def test_one_that_cannot_be_made_leaves_nothing_and_is_tried_again_when_it_is_wa
 
 def test_one_that_has_ended_is_nobodys(around: Around) -> None:
     async def scenario() -> None:
-        for lost in (lambda id_: around.spares.on_exit(id_), lambda id_: around.spares.lose({"another"})):
+        for lost in (lambda id_: around.spares.on_exit(id_), lambda id_: around.spares.lose({id_})):
             around.spares.want("s", PLAIN)
             await until(lambda: around.held)
             (id_,) = around.held
-            around.spares.lose({id_, "another"})
+            around.spares.lose({"another"})
             assert around.spares.ids == {id_}
             around.held.clear()
             lost(id_)
@@ -215,5 +223,69 @@ def test_what_the_launcher_does_not_end_is_given_back_all_the_same(
         monkeypatch.setattr(around, "request", refuse)
         await around.spares.forget("s")
         assert around.spares.ids == set() and len(around.deleted) == 1
+
+    play(scenario())
+
+
+def test_one_whose_end_is_told_with_its_start_is_nobodys(around: Around) -> None:
+    async def scenario() -> None:
+        around.dies = True
+        around.spares.want("s", PLAIN)
+        await until(lambda: around.deleted)
+        await until(lambda: not around.tasks)
+        assert around.spares.ids == set() and around.spares.take("s", PLAIN) is None
+
+    play(scenario())
+
+
+def test_one_of_a_snapshot_whose_name_another_has_is_not_given_out(around: Around) -> None:
+    async def scenario() -> None:
+        around.spares.want("s", PLAIN)
+        await until(lambda: around.held)
+        around.created_ns = 2
+        assert around.spares.take("s", PLAIN) is None
+        around.created_ns = 1
+        around.connected = False
+        assert around.spares.take("s", PLAIN) is None
+        around.connected = True
+        assert around.spares.take("s", PLAIN) is not None
+
+    play(scenario())
+
+
+def test_none_is_tried_for_a_while_after_one_could_not_be_made(around: Around, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 60)
+
+    async def scenario() -> None:
+        around.fails = True
+        around.spares.want("s", PLAIN)
+        await until(lambda: around.deleted)
+        around.fails = False
+        around.spares.want("s", PLAIN)
+        await asyncio.sleep(0.05)
+        assert around.held == set()
+
+    play(scenario())
+
+
+def test_whoever_goes_while_one_is_ended_leaves_nothing_half_ended(around: Around) -> None:
+    async def scenario() -> None:
+        around.spares.want("s", PLAIN)
+        await until(lambda: around.held)
+        (id_,) = around.held
+        begun = asyncio.Event()
+
+        async def kill(method: str, parameters: dict[str, Any]) -> None:
+            begun.set()
+            await asyncio.sleep(0.05)
+            around.held.remove(id_)
+            around.spares.on_exit(id_)
+
+        around.request = kill  # type: ignore[method-assign]
+        asking = asyncio.create_task(around.spares.forget("s"))
+        await begun.wait()
+        asking.cancel()
+        await until(lambda: around.deleted)
+        assert around.spares.ids == set()
 
     play(scenario())

@@ -310,7 +310,35 @@ def test_a_clone_is_told_who_it_is_in_files_that_its_workload_has_made_others_of
         assert product.ok("exec", "src", "busybox", "wc", "-l", "/etc/hostname").split()[0] == "100"
         product.ok("rm", "-f", guest)
         product.ok("snapshot", "rm", "src:here")
+    product.ok(
+        "exec", "src", "busybox", "sh", "-c", "cp /etc/hosts /etc/new; mv /etc/hosts /etc/old; mv /etc/new /etc/hosts"
+    )
+    eventually(lambda: product.ok("snapshot", "src", "here", "--now"))  # the command's port goes after its end
+    guest = product.ok("run", "--from", "src:here").strip()
+    assert guest in product.ok("exec", guest, "busybox", "cat", "/etc/hosts")
+    assert "mine" in product.ok("exec", guest, "busybox", "cat", "/etc/old")
+    product.ok("rm", "-f", guest, "src")
+    product.ok("snapshot", "rm", "src:here")
+
+
+def test_a_clone_whose_workload_holds_open_what_it_may_not_write_does_not_start(product: Product) -> None:
+    """It may write for the moment in which the clone's names are written: a clone that stays so is none."""
+    script = "; ".join(
+        f"(while :; do (exec 3>>/held{number}; busybox sleep 1000) 2>/dev/null; done) &" for number in range(4)
+    )
+    script = script.replace("&;", "&") + " wait"
+    product.ok("run", "-d", "--name", "src", "--read-only", *VM[2:], "--", "busybox", "sh", "-c", script)
+    product.ok("snapshot", "src", "here")
+    for _ in range(3):
+        done = product.run("run", "--from", "src:here")
+        if done.returncode:
+            assert done.returncode == 126 and "m none /: Resource busy" in done.stderr, done.stderr
+        else:
+            guest = done.stdout.strip()
+            assert product.run("exec", guest, "busybox", "touch", "/etc/hostname").returncode == 1
+            product.ok("rm", "-f", guest)
     product.ok("rm", "-f", "src")
+    product.ok("snapshot", "rm", "src:here")
 
 
 def test_a_clone_of_a_machine_that_may_write_nothing_is_somebody_else_too(product: Product) -> None:
