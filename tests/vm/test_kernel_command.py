@@ -114,7 +114,7 @@ def test_two_who_want_the_same_kernel_get_one_build(installation: Product, tree:
     words = ("kernel", "build", "-q", "-p", "micro", "--source", archive)
     first, second = installation.spawn(*words), installation.spawn(*words)
     assert first.communicate()[0] == second.communicate()[0] != ""
-    assert log.read_text() == "built\n"
+    assert log.read_text().count("\n") == 1
 
 
 def test_who_leaves_a_shared_build_does_not_end_it(installation: Product, tree: Path, log: Path) -> None:
@@ -126,7 +126,7 @@ def test_who_leaves_a_shared_build_does_not_end_it(installation: Product, tree: 
     second = installation.spawn(*words)
     time.sleep(1.5)  # it has no way to say that it waits with the first
     first.send_signal(signal.SIGINT)
-    assert first.wait(10) == 130 and len(second.communicate()[0]) == 65 and log.read_text() == "built\n"
+    assert first.wait(10) == 130 and len(second.communicate()[0]) == 65 and log.read_text().count("\n") == 1
 
 
 @pytest.mark.crash
