@@ -92,7 +92,7 @@ class Make:
     lock: a descriptor that every process started here holds until its end. lines: whether what is compiled says of
     every instruction which line of the source it came from. alone: where ccache keeps what it compiled instead, for
     builds of these very sources and this configuration only: it then need not preprocess each file to find out whether
-    it is the same for another configuration, which is a quarter of a build's time.
+    it is the same for another configuration, which is a fifth of a build's time.
     """
 
     def __init__(
