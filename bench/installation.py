@@ -23,6 +23,7 @@ from bench.launcher import TREE
 from swiftlet.image.kernel.build import Kernel, kernel_of, kernels_of
 from swiftlet.model.bundle import Bundle
 from swiftlet.model.instance import Instance, instance_of
+from swiftlet.node.prepare import read_bundle
 from swiftlet.store.layout import Layout
 
 COMMAND_SECONDS = 180.0
@@ -116,6 +117,15 @@ class Installation:
     def bundle(self, guest: str) -> Bundle:
         """What a guest was launched with."""
         return msgspec.convert(self.inspect(guest)[0]["bundle"], Bundle)
+
+    def waiting(self) -> dict[str, Any]:
+        """The machine that waits to be the next clone, as `inspect` would tell of it. Raises OSError."""
+        listed = {guest["id"] for guest in json.loads(self.call("ps", "-a", "--json"))}
+        for name in os.listdir(f"{self.instance.root}/guests"):
+            bundle = None if name in listed else read_bundle(f"{self.instance.root}/guests/{name}")
+            if bundle is not None:
+                return {"bundle": msgspec.to_builtins(bundle)}
+        raise OSError("no machine waits to be a clone")
 
     def remove(self, *guests: str) -> None:
         """Kill and remove guests."""

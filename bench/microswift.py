@@ -89,7 +89,7 @@ def _make_image(place: Installation, template: str) -> None:
 
 
 def count_memory(lab: Lab, report: Report, boots: int, clones: int) -> None:
-    """The memory of machines that were booted, and then of clones, all alive at once."""
+    """The memory of machines that were booted, and then of clones, all alive at once, and of the next clone."""
     place = lab.place
     words = bootup.answer_words(lab.answer)
     booted = [place.start(*words).id for _ in range(boots)]
@@ -99,6 +99,7 @@ def count_memory(lab: Lab, report: Report, boots: int, clones: int) -> None:
     report.add("pss_boot_bytes", total / boots, "bytes")
     cloned = place.call("run", "--from", bootup.SNAPSHOT, "--count", str(clones)).split()
     total = _memory_of(place, cloned)
+    report.add("pss_spare_bytes", memory.of_processes(memory.processes(place.waiting())), "bytes")
     place.remove(*cloned)
     report.add(f"pss_{clones}_clones_bytes", total, "bytes")
     report.add("pss_clone_bytes", total / clones, "bytes")

@@ -188,15 +188,15 @@ class Methods:
         self._guests.machines.snapshots.check_free(guest, given.name)
         ports = ready.published(guest) if given.ports is None else given.ports
         await ready.wait(guest, ports)
-        if given.ports is None or ports:  # none at all are asked for: --now
-            await ready.settle(guest, self._guests.launcher)
+        at_once = given.ports is not None and not ports  # --now
 
         async def take() -> Snapshot:
-            try:
-                async with guest.busy:
-                    return await self._guests.machines.snapshots.take(guest, given.name)
-            finally:
-                await ready.let_go(guest, self._guests.launcher)
+            async with guest.busy:
+                try:
+                    held = not at_once and await ready.settle(guest, self._guests.launcher)
+                    return await self._guests.machines.snapshots.take(guest, given.name, held=held)
+                finally:
+                    await ready.let_go(guest, self._guests.launcher)
 
         taken = await self._guests.finish(take(), lambda _: ())
         self._guests.spares.want(taken.name, clone_of(taken.bundle.workload, {}))

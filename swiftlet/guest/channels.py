@@ -39,11 +39,17 @@ class Channels:
     """sock: where orders are written and reports are read. given: name -> the machine's own end.
 
     script: the other end of a monitor that was told everything in advance; its answers are never read.
-    waits: it has not been told its orders yet, nor to go on; see `begin`.
+    waits: it was started ahead, and has not been told to go on; see `begin`. resting: it stands still by now. held: its
+    guest has told that it holds its workload.
     """
 
-    def __init__(self, state_dir: str, names: list[str], orders: str, script: str, *, waits: bool = False) -> None:
-        """Raises OSError, ValueError when there are more orders than the socket holds."""
+    def __init__(
+        self, state_dir: str, names: list[str], orders: str, script: str, *, waits: bool = False, halt: str = ""
+    ) -> None:
+        """halt: what to tell the monitor when the guest has done its orders, of a machine that is then to wait.
+
+        Raises OSError, ValueError when there are more orders than the socket holds.
+        """
         self.given: dict[str, int] = {}
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self.given["orders"] = theirs.detach()
@@ -51,6 +57,9 @@ class Channels:
         self.script: socket.socket | None = None
         self.started = False
         self.waits = waits
+        self.resting = waits and not halt
+        self.held = False
+        self._halt = halt
         self.code = -1
         self.failures: list[str] = []
         self._line = b""
@@ -60,8 +69,7 @@ class Channels:
                 self.given["script"] = theirs.detach()
                 self.script.send(script.encode())
             self.sock.setblocking(False)
-            if not waits:
-                self.begin(orders)
+            self._tell(orders)
             self._make(state_dir, names)
         except BaseException:
             self.close()
@@ -70,6 +78,11 @@ class Channels:
     def begin(self, orders: str, script: str = "") -> None:
         """Say what the guest is to do, and more to a monitor that has a script. Raises OSError, ValueError as above."""
         self.waits = False
+        self._tell(orders)
+        if self.script is not None and script:
+            self.script.send(script.encode(), socket.MSG_NOSIGNAL)
+
+    def _tell(self, orders: str) -> None:
         told = orders.encode()
         if len(told) > 1 << 16:
             self.sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _ORDERS_BYTES)
@@ -79,8 +92,6 @@ class Channels:
             whole = False
         if not whole:
             raise ValueError(f"arguments and variables of {len(told)} bytes are too much for a machine")
-        if self.script is not None and script:
-            self.script.send(script.encode(), socket.MSG_NOSIGNAL)
 
     def _make(self, state_dir: str, names: list[str]) -> None:
         path = f"{state_dir}/console"
@@ -118,10 +129,22 @@ class Channels:
         word, _, rest = line.partition(" ")
         if line in ("started", "said started"):
             self.started = True
+        elif line == "said held":
+            self.held = True
+        elif line == "said ahead" and self._halt and not self.resting:
+            self._rest()
         elif word == "exited" and self.code < 0 and rest.isdigit() and int(rest) < 256:
             self.code = int(rest)
         elif word == "failed" and len(self.failures) < _FAILURES:
             self.failures.append(rest)
+
+    def _rest(self) -> None:
+        assert self.script is not None
+        try:
+            self.script.send(self._halt.encode(), socket.MSG_NOSIGNAL)
+        except OSError:
+            return  # it has just ended
+        self.resting = True
 
     def why_not_started(self) -> str:
         """What is known of a machine that ended before its workload began: the last of its console."""

@@ -193,8 +193,10 @@ class Launcher:
         before = channels.started
         if not channels.take_reports():
             self.watch(channels.fileno(), None)
-        if channels.started and not before and process.status is None and process.error is None:
-            self._tell_running(process)
+        if process.status is None and process.error is None:
+            if channels.started and not before:
+                self._tell_running(process)
+            self._tell_resting(process, channels)
 
     def do_go(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> None:
         """Let a machine go on that was started ahead and waits; answered when its workload runs."""
@@ -292,11 +294,21 @@ class Launcher:
         return {}, ()
 
     def do_keep(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
-        """Let the first process of a machine that is about to be saved open what its clones will be told anew."""
+        """Let a machine that is about to be saved hold its workload, and these files open that clones are told anew.
+
+        Without files, let both go.
+        """
         process = self._guest_of(parameters)
         if process.channels is not None:
+            process.channels.held = False
             process.channels.order("i", *parameters["files"])
+            process.channels.order("F", "1" if parameters["files"] else "0")
         return {}, ()
+
+    def do_held(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
+        """Whether a machine's first process has told that it holds its workload, since it was asked last."""
+        process = self._guest_of(parameters)
+        return {"held": process.channels is not None and process.channels.held}, ()
 
     def do_kill(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
         """Kill every process of a guest."""
@@ -381,9 +393,8 @@ class Launcher:
         self.watch(process.pidfd, lambda: self._ended(process))
         if ready and process.error is None and (process.channels is None or process.channels.started):
             self._tell_running(process)
-        elif ready and process.error is None and process.channels is not None and process.channels.waits:
-            self.tell({"call": process.call, "parameters": {"pid": process.pid}}, (process.pidfd,))
-            process.call = None
+        elif ready and process.error is None and process.channels is not None:
+            self._tell_resting(process, process.channels)
         self.logs.order_networks(low=FEW_NETWORKS)
 
     def _cross(self, process: Process, successor: int) -> None:
@@ -413,6 +424,12 @@ class Launcher:
             os.close(fd)
         if output is not None and not process.exec:
             self._told(process.key, output)
+
+    def _tell_resting(self, process: Process, channels: Channels) -> None:
+        """It was started ahead, and has come to where it waits."""
+        if channels.waits and channels.resting and process.call is not None:
+            self.tell({"call": process.call, "parameters": {"pid": process.pid}}, (process.pidfd,))
+            process.call = None
 
     def _told(self, key: str, output: Output) -> None:
         """Nobody waits for what is left of these outputs but the log worker, if that."""

@@ -49,7 +49,8 @@ def connect(process: Process, guest: stage.Guest, parameters: dict[str, Any], fd
     names = guest.bundle["machine"]["descriptors"]
     try:
         said = parameters["orders"], parameters["script"]
-        process.channels = Channels(process.state_dir, names, *said, waits=parameters.get("waits", False))
+        waits, halt = parameters.get("waits", False), parameters.get("halt", "")
+        process.channels = Channels(process.state_dir, names, *said, waits=waits, halt=halt)
     except ValueError as error:
         raise RequestError(str(error), "InputError", "pass large inputs in a volume") from None
     sent = {role: fd for role, fd in zip(parameters["roles"], fds, strict=True) if role in names}

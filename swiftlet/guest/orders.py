@@ -40,6 +40,10 @@ def order(key: str, *fields: str) -> str:
     return f"{key}{len(fields)}" + "".join(f"{field}\0" for field in fields)
 
 
+_GO = (order("F", "0"), order("s", "started"))
+"""A clone's workload is let go on, and that is told."""
+
+
 def start(
     bundle: Bundle,
     machine: Machine,
@@ -71,15 +75,23 @@ def start(
 
 
 def resume(bundle: Bundle, card: Card | None, files: Mapping[str, str], now_ns: int, entropy: str) -> str:
-    """What a clone is told when it goes on: who it is, and to say when it knows."""
-    told = [
-        *([_remounted(0)] if bundle.read_only else []),  # for a moment: its names are written where nothing else may be
-        *(order("f", path, "0644", text) for path, text in files.items()),
-        *([_remounted(_READ_ONLY)] if bundle.read_only else []),
-        *identity(bundle.hostname, card, now_ns, entropy),
-        order("s", "started"),
-    ]
-    return "".join(told)
+    """What a clone is told when it goes on: who it is, to let its workload go on, and to say when it has."""
+    return "".join([*_told_anew(bundle, files), *identity(bundle.hostname, card, now_ns, entropy), *_GO])
+
+
+def ahead(bundle: Bundle, card: Card | None, files: Mapping[str, str], now_ns: int, entropy: str) -> str:
+    """The same for a clone whose workload is to be held until it is told `go_on`."""
+    told = [*_told_anew(bundle, files), *identity(bundle.hostname, card, now_ns, entropy)]
+    told.append(order("F", "1"))  # it is held already: so the way is known when it is let go
+    if card is not None:
+        told.append(order("R", card.gateway))
+    return "".join([*told, order("s", "ahead")])
+
+
+def go_on(bundle: Bundle, files: Mapping[str, str], now_ns: int, *, renamed: bool) -> str:
+    """What is left to tell it then. files: those that have become others. renamed: its host name is another one."""
+    named = [order("h", bundle.hostname)] if renamed else []
+    return "".join([*(_told_anew(bundle, files) if files else ()), *named, _clock(now_ns), *_GO])
 
 
 def unikernel(card: Card | None) -> str:
@@ -116,12 +128,17 @@ def on_disk(
 
 def identity(hostname: str, card: Card | None, now_ns: int, entropy: str) -> list[str]:
     """What makes one guest another one than its clone."""
-    told = [
-        order("e", entropy),
-        order("t", str(now_ns // 10**9), str(now_ns % 10**9)),
-        order("h", hostname),
-    ]
-    return [*told, *_card(card)]
+    return [order("e", entropy), _clock(now_ns), order("h", hostname), *_card(card)]
+
+
+def _clock(now_ns: int) -> str:
+    return order("t", str(now_ns // 10**9), str(now_ns % 10**9))
+
+
+def _told_anew(bundle: Bundle, files: Mapping[str, str]) -> Iterable[str]:
+    """Names are written, for a moment, where nothing else may be."""
+    written = [order("f", path, "0644", text) for path, text in files.items()]
+    return [_remounted(0), *written, _remounted(_READ_ONLY)] if bundle.read_only else written
 
 
 def _remounted(flags: int) -> str:

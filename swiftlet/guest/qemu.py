@@ -135,6 +135,9 @@ def unplug(name: str) -> tuple[tuple[str, dict[str, object]], ...]:
 GO = f"{json.dumps({'execute': 'cont'})}\n"
 """To go on, as soon as the state has been read."""
 
+HALT = f"{json.dumps({'execute': 'stop'})}\n"
+"""To stand still until the next `GO`."""
+
 
 def script(descriptors: Sequence[str]) -> str:
     """What a clone's monitor is told before anybody can ask it anything: to read the state that it inherits, and wait.

@@ -6,6 +6,7 @@
 #include "init.h"
 
 enum { SESSIONS = 7 }; // the workload and six more commands at a time
+enum { HELD_MS = 10000 }; // after so long whoever is held is let go: the host that wanted it is not there any more
 
 // One direction: what has been taken from one descriptor and not yet been given to the other.
 struct stream {
@@ -235,6 +236,11 @@ static void follow(struct session *session)
 			expect(atoi(field[0]));
 		else if (key == 's')
 			say(field[0]);
+		else if (key == 'F' && !session->framed) {
+			if (hold(*field[0] == '1'))
+				say("held");
+		} else if (key == 'R' && !session->framed)
+			rehearse(field[0]);
 		else if (key == 'w' && !session->framed)
 			at_end = strtoul(field[0], 0, 0), at_button = atoi(field[1]);
 		else if (!session->framed && obey(key, field) < 0) {
@@ -389,7 +395,8 @@ int main(void)
 	if (!is_alone())
 		open_ports();
 	while (ending < 0) {
-		poll(polled, watch(polled), -1);
+		if (poll(polled, watch(polled), held ? HELD_MS : -1) == 0)
+			hold(false);
 		ssize_t count = read(orders_port, bytes, sizeof bytes);
 		if (count > 0)
 			add(&sessions->orders, bytes, count), follow(sessions);

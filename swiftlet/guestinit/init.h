@@ -35,3 +35,7 @@ void add(struct orders *orders, const char *bytes, size_t length);
 bool next(struct orders *orders, size_t *at, char *key, char **field);
 int obey(char key, char **field);
 void become(struct orders *orders);
+
+extern bool held;
+bool hold(bool still);
+void rehearse(const char *gateway);

@@ -19,6 +19,7 @@ from swiftlet.node.guests import Guests
 from swiftlet.node.journal import Journal, read_journal
 from swiftlet.node.network import Attached
 from swiftlet.node.prepare import read_bundle
+from swiftlet.node.ready import let_go
 from swiftlet.node.record import Guest
 from swiftlet.node.snapshots import go_on, is_saving
 from swiftlet.node.wire import close_all
@@ -84,7 +85,7 @@ async def _adopt_one(guests: Guests, id_: str, name: str, running: dict[str, Any
         if _is_looked_at(guest):
             await _remove_copy(guests, guest)
         elif is_saving(guest):
-            guests.spawn(_let_go_on(guest))  # nobody waits for a monitor that may be hung
+            guests.spawn(_let_go_on(guests, guest))  # nobody waits for a monitor that may be hung
     else:
         await _not_running(guests, guest)
 
@@ -119,8 +120,9 @@ async def _remove_copy(guests: Guests, guest: Guest) -> None:
     await guests.remove(guest, force=True)
 
 
-async def _let_go_on(guest: Guest) -> None:
+async def _let_go_on(guests: Guests, guest: Guest) -> None:
     try:
+        await let_go(guest, guests.launcher)
         await go_on(guest)
     except (OSError, SwiftletError) as error:
         log.error("guest %s stands still, since an earlier daemon was killed while it saved it: %s", guest.name, error)

@@ -218,19 +218,46 @@ def counter_khz() -> int:
 
 def told_to(bundle: Bundle, machine: Machine, attached: Attached | None, files: Mapping[str, str]) -> dict[str, str]:
     """What a machine's first process, and a clone's QEMU, is told at the moment of its start: for the launcher."""
-    card = None
-    if attached is not None:
-        card = orders.Card(attached.hardware, attached.address, attached.prefix, attached.gateway)
+    card = _card(attached)
     if bundle.workload.kind == "unikernel":
         return {"orders": orders.unikernel(card), "script": ""}
-    entropy = secrets.token_hex(64)
-    files = {**files, MACHINE_ID: f"{secrets.token_hex(16)}\n"}
+    entropy, files = _drawn(files)
     if machine.snapshot:  # its kernel is set as its snapshot's was
         resumed = orders.resume(bundle, card, files, time.time_ns(), entropy)
         return {"orders": resumed, "script": qemu.script(machine.descriptors) + qemu.GO}
     settings = {**files, **(NETWORK_SETTINGS if attached else {})}
     started = orders.start(bundle, machine, card, settings, time.time_ns(), entropy, LIMITS)
     return {"orders": started, "script": ""}
+
+
+def told_ahead(
+    bundle: Bundle, machine: Machine, attached: Attached | None, files: Mapping[str, str], *, held: bool
+) -> dict[str, str]:
+    """What a machine is told that is to wait: to read its state and, where its workload is held, who it is."""
+    script = qemu.script(machine.descriptors)
+    if not held:
+        return {"orders": "", "script": script}
+    entropy, files = _drawn(files)
+    told = orders.ahead(bundle, _card(attached), files, time.time_ns(), entropy)
+    return {"orders": told, "script": script + qemu.GO, "halt": qemu.HALT}
+
+
+def told_after(bundle: Bundle, files: Mapping[str, str], before: Bundle, known: Mapping[str, str]) -> dict[str, str]:
+    """What is left to tell when it is wanted. before, known: the bundle and the files that it was told ahead."""
+    changed = {path: text for path, text in files.items() if known.get(path) != text}
+    renamed = bundle.hostname != before.hostname
+    return {"orders": orders.go_on(bundle, changed, time.time_ns(), renamed=renamed)}
+
+
+def _card(attached: Attached | None) -> orders.Card | None:
+    if attached is None:
+        return None
+    return orders.Card(attached.hardware, attached.address, attached.prefix, attached.gateway)
+
+
+def _drawn(files: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Digits that no other machine is told, and its files with an id that no other one has."""
+    return secrets.token_hex(64), {**files, MACHINE_ID: f"{secrets.token_hex(16)}\n"}
 
 
 def disk_orders(bundle: Bundle, files: Mapping[str, str], *, data: bool, at_end: int, at_button: int) -> str:

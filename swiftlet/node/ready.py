@@ -60,15 +60,23 @@ async def _listens(guest: Guest, port: int) -> bool:
     return False
 
 
-async def settle(guest: Guest, launcher: LauncherClient) -> None:
-    """Bring a machine that is about to be saved to rest; what its clones will be told anew is open in it."""
+async def settle(guest: Guest, launcher: LauncherClient) -> bool:
+    """Bring a machine that is about to be saved to rest; what its clones will be told anew is open in it.
+
+    Whether its workload is held: so it does not run before a clone of it is told to go on. Not where the guest's kernel
+    has no control groups, or its workload makes groups of its own. Whoever asks for this has to `let_go`.
+    """
     await rest(guest)
     await _keep(guest, launcher, [MACHINE_ID, *hosts.files("", "", "")])
     await rest(guest)  # it has read that
+    with contextlib.suppress(SwiftletError):  # as below
+        answer, _ = await launcher.request("held", {"id": guest.id})
+        return bool(answer["held"])
+    return False
 
 
 async def let_go(guest: Guest, launcher: LauncherClient) -> None:
-    """A machine that was saved goes on, and may make other files of those that were open."""
+    """A machine that was saved goes on, its workload too, and may make other files of those that were open."""
     await _keep(guest, launcher, [])
 
 

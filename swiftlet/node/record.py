@@ -97,14 +97,16 @@ class Guest:
 class Spare:
     """A clone's machine that was started ahead and waits. guest: what it will be, unseen until then.
 
-    tap: its end of the network once more, to be closed by `close`; -1 for none. created_ns: of the snapshot.
+    tap: its end of the network once more, to be closed by `close`; -1 for none. files: those that it was told ahead,
+    None when it knows nothing yet. created_ns: of the snapshot.
     """
 
-    def __init__(self, guest: Guest, bundle: Bundle, tap: int, created_ns: int = 0) -> None:
+    def __init__(self, guest: Guest, bundle: Bundle, tap: int, files: dict[str, str] | None = None) -> None:
         self.guest = guest
         self.bundle = bundle
         self.tap = tap
-        self.created_ns = created_ns
+        self.files = files
+        self.created_ns = 0
 
     def fits(self, bundle: Bundle) -> bool:
         """Whether it is what would be started of this bundle."""

@@ -41,12 +41,16 @@ _SAVING = "saving"
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A machine at a moment. name: GUEST:NAME. bytes: of its memory and state on the disk."""
+    """A machine at a moment. name: GUEST:NAME. bytes: of its memory and state on the disk.
+
+    held: its workload was held still, and goes on when it is told to.
+    """
 
     name: str
     bundle: Bundle
     created_ns: int
     bytes: int
+    held: bool = False
 
     @property
     def machine(self) -> Machine:
@@ -98,8 +102,8 @@ class Snapshots:
             raise ConflictError(f"there is a snapshot {full} already", f"swiftlet snapshot rm {full}")
         return full
 
-    async def take(self, guest: Guest, name: str) -> Snapshot:
-        """Save a running machine, which stands still meanwhile and goes on.
+    async def take(self, guest: Guest, name: str, *, held: bool) -> Snapshot:
+        """Save a running machine, which stands still meanwhile and goes on. held: its workload is (`ready.settle`).
 
         Raises ConflictError (it cannot be saved, or the name is taken), LaunchError, FullError, StoreError.
         """
@@ -112,7 +116,7 @@ class Snapshots:
             try:
                 os.mkdir(interim, 0o700)
                 await self._save(guest, bundle.machine.memory, interim)
-                taken = Snapshot(full, bundle, time.time_ns(), _disk_bytes(interim))
+                taken = Snapshot(full, bundle, time.time_ns(), _disk_bytes(interim), held)
                 with open(f"{interim}/snapshot.json", "wb") as file:
                     file.write(msgspec.json.encode(taken))
                 os.rename(interim, path)

@@ -1,9 +1,9 @@
 """Clones' machines that are started ahead: one for each snapshot that was taken or cloned lately.
 
-A fifth of a clone's start is its QEMU's, until that has read the state that it goes on from. So one waits there, with
-a folder, a control group and a place on the bridge of its own, and the next clone becomes it: a guest takes its id. It
-has no name and no journal, is in no listing, and ends when it was not wanted for a while, when its snapshot is removed,
-and with its daemon (of a daemon that was killed, the next one finds it as something that was being made).
+Most of a clone's start is its QEMU's, and its kernel's until that knows who it is. So one waits there that has done so,
+with a folder, a control group and a place on the bridge of its own, and the next clone becomes it: a guest takes its id.
+Its workload is held meanwhile. It has no name and no journal, is in no listing, and ends when it was not wanted for a while,
+when its snapshot is removed, and with its daemon (of one that was killed, the next finds it as something being made).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KEPT_SECONDS = 300.0
 """A spare that nobody wanted for so long is ended."""
 
 MOST = 4
-"""Spares at a time; each is a QEMU without a guest's memory, about 20 MiB of its own."""
+"""Spares at a time; each is a QEMU with what it has written of its guest's memory."""
 
 END_SECONDS = 5.0
 
@@ -72,6 +72,7 @@ class Spares:
         self._delete = delete
         self._waiting: dict[str, Spare] = {}
         self._making: dict[str, str] = {}
+        self._made: dict[str, asyncio.Event] = {}
         self._ended: dict[str, asyncio.Event] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._gone: set[str] = set()
@@ -127,8 +128,9 @@ class Spares:
         timer = self._timers.pop(snapshot, None)
         if timer is not None:
             timer.cancel()
-        if snapshot in self._making:
+        if snapshot in self._made:
             self._gone.add(snapshot)
+            await asyncio.shield(self._spawn(self._give_up(snapshot)))
         spare = self._waiting.pop(snapshot, None)
         if spare is not None:
             await asyncio.shield(self._spawn(self.end(spare)))  # whoever asks may go meanwhile
@@ -138,7 +140,7 @@ class Spares:
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
-        for snapshot in {*self._waiting, *self._making}:
+        for snapshot in {*self._waiting, *self._made}:
             await self.forget(snapshot)
 
     def on_exit(self, id_: str) -> bool:
@@ -196,19 +198,24 @@ class Spares:
         if there is None and snapshot not in self._making:
             if len(self._waiting) + len(self._making) >= self._most:
                 return
+            made = self._made[snapshot] = asyncio.Event()
+            self._gone.discard(snapshot)
             try:
                 await self._start(snapshot, workload)
             except (OSError, SwiftletError) as error:
-                log.warning("no machine waits to be a clone of %s: %s", snapshot, error)
-                if isinstance(error, LaunchError):
+                if snapshot not in self._gone:
+                    log.warning("no machine waits to be a clone of %s: %s", snapshot, error)
+                if snapshot not in self._gone and isinstance(error, LaunchError):
                     self._not_before = time.monotonic() + AGAIN_SECONDS
                 return
+            finally:
+                del self._made[snapshot]
+                made.set()
         self._set(snapshot, KEPT_SECONDS, lambda: self._spawn(self.forget(snapshot)))
 
     async def _start(self, snapshot: str, workload: Workload) -> None:
         id_ = new_id()
         self._making[snapshot] = id_
-        self._gone.discard(snapshot)
         try:
             guest = Guest(id_, "", self._names.make_folder(id_), workload, Journal(id_, self._names.folder(id_)))
             try:
@@ -220,7 +227,7 @@ class Spares:
                     raise StoreError("its root was collected")
                 guest.take(prepared.bundle)
                 guest.snapshot = snapshot
-                spare = await self._starter.make_spare(guest, prepared)
+                spare = await self._starter.make_spare(guest, prepared, held=saved.held)
                 spare.created_ns = saved.created_ns
             except BaseException:
                 await self._give_back(guest)
@@ -231,9 +238,18 @@ class Spares:
             self._ended_early.discard(id_)
             await self.end(spare, ended=True)
             raise LaunchError("it ended at once")
-        self._waiting[snapshot] = spare
         if self._closed or snapshot in self._gone:
-            await self.forget(snapshot)
+            await self.end(spare)
+        else:
+            self._waiting[snapshot] = spare
+
+    async def _give_up(self, snapshot: str) -> None:
+        """End the one that is being made, and wait until nothing is left of it."""
+        made, id_ = self._made[snapshot], self._making.get(snapshot)
+        with contextlib.suppress(SwiftletError):  # it has not been started yet: then it is ended when it has been
+            if id_ is not None:
+                await self._launcher.request("kill", {"id": id_})
+        await made.wait()
 
     async def _give_back(self, guest: Guest, *, remove: bool = True) -> None:
         await asyncio.to_thread(end_groups, guest.groups)

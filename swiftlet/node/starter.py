@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from swiftlet.guest.qemu import DISK, GO, script
+from swiftlet.guest.qemu import DISK, GO
 from swiftlet.model.bundle import Bundle, Machine
 from swiftlet.model.error import ConflictError, LaunchError, SwiftletError
 from swiftlet.node import diagnose, hosts, record
 from swiftlet.node.launch import Answer, LauncherClient
-from swiftlet.node.machines import Machines, told_to
+from swiftlet.node.machines import Machines, told_after, told_ahead, told_to
 from swiftlet.node.network import Network, forget_packets
 from swiftlet.node.prepare import Prepared, furnish
 from swiftlet.node.record import Guest, Spare
@@ -71,24 +71,26 @@ class Starter:
             close_all(tuple(ours))
         return int(reply["pid"]), received
 
-    async def make_spare(self, guest: Guest, prepared: Prepared) -> Spare:
+    async def make_spare(self, guest: Guest, prepared: Prepared, *, held: bool) -> Spare:
         """Start a clone's machine that waits for `start`, as a guest of its own that nobody sees.
 
+        held: its snapshot's workload was held, so it can know who it is before it goes on.
         What was attached to it stays so when that fails. Raises every kind of SwiftletError.
         """
+        machine = prepared.bundle.machine
+        assert machine is not None
         ours: list[int] = []
         tap = -1
         try:
             roles = await self._roles(guest, prepared, ours)
             tap = next((os.dup(fd) for role, fd in roles if role == "tap"), -1)
-            self._furnish(guest, prepared.bundle)
+            files = self._furnish(guest, prepared.bundle)
             request = {
                 "bundle": msgspec.to_builtins(prepared.bundle),
                 "roles": [role for role, _ in roles],
                 "attach": False,
-                "orders": "",
-                "script": script(prepared.bundle.machine.descriptors) if prepared.bundle.machine else "",
                 "waits": True,
+                **told_ahead(prepared.bundle, machine, guest.attached, files, held=held),
             }
             _, received = await self._launcher.request("start", request, tuple(fd for _, fd in roles))
             close_all(received)
@@ -98,7 +100,7 @@ class Starter:
         finally:
             prepared.close()
             close_all(tuple(ours))
-        return Spare(guest, prepared.bundle, tap)
+        return Spare(guest, prepared.bundle, tap, files if held else None)
 
     async def _go(self, guest: Guest, bundle: Bundle, spare: Spare) -> tuple[int, Fds]:
         """Let a machine go on that was started ahead, as this guest."""
@@ -113,7 +115,11 @@ class Starter:
         finally:
             spare.close()
         files = self._furnish(guest, bundle)
-        request = {"id": guest.id, **told_to(bundle, machine, guest.attached, files), "script": GO}
+        if spare.files is None:
+            told = told_to(bundle, machine, guest.attached, files)
+        else:
+            told = told_after(bundle, files, spare.bundle, spare.files)
+        request = {"id": guest.id, **told, "script": GO}
         try:
             reply, received = await self._start_machine(guest, machine, "go", request, ())
         except ConflictError as error:

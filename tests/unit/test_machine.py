@@ -12,6 +12,7 @@ from swiftlet.linux.cgroup import Layout
 from swiftlet.model.bundle import FIRST_DESCRIPTOR, Bundle, Machine, Rootfs
 from swiftlet.model.error import InputError
 from swiftlet.model.workload import Resources, Workload
+from swiftlet.node import machines
 
 QEMU = Rootfs(("/s/trees/q",), ("q",))
 ROOT = Rootfs(("/s/trees/a", "/s/trees/b"), ("a", "b"), {"LANG": "C.UTF-8"}, ("nginx",))
@@ -151,6 +152,42 @@ def test_orders_can_be_taken_apart_again_whatever_they_hold() -> None:
     assert told[-1] == ("x", [])
     overlay = next(fields for key, fields in told if key == "m" and fields[2] == "overlay")
     assert overlay[4].startswith("lowerdir=/lower/0:/lower/1,")
+
+
+CARD = orders.Card("02:42:0a:3f:00:02", "10.63.0.2", 16, "10.63.0.1")
+
+
+def keys(text: str) -> str:
+    return "".join(key for key, _ in taken(text))
+
+
+def test_a_clone_is_told_who_it_is_and_then_to_go_on_at_once_or_in_two_parts() -> None:
+    bundle, files = plan(), {"/etc/hosts": "a\n", "/etc/hostname": "b\n"}
+    assert keys(orders.resume(bundle, CARD, files, 0, "ab")) == "ffethnFs"
+    ahead = taken(orders.ahead(bundle, CARD, files, 0, "ab"))
+    assert "".join(key for key, _ in ahead) == "ffethnFRs"
+    assert ahead[-3:] == [("F", ["1"]), ("R", ["10.63.0.1"]), ("s", ["ahead"])]
+    assert "R" not in keys(orders.ahead(bundle, None, files, 0, "ab"))
+    left = taken(orders.go_on(bundle, {}, 5_000_000_007, renamed=False))
+    assert left == [("t", ["5", "7"]), ("F", ["0"]), ("s", ["started"])]
+    assert keys(orders.go_on(bundle, {"/etc/hosts": "c\n"}, 0, renamed=True)) == "fhtFs"
+
+
+def test_a_read_only_clone_is_opened_only_where_it_is_told_files() -> None:
+    bundle = plan(read_only=True)
+    assert keys(orders.go_on(bundle, {}, 0, renamed=False)) == "tFs"
+    assert keys(orders.go_on(bundle, {"/etc/hosts": "c\n"}, 0, renamed=False)) == "mfmtFs"
+    assert keys(orders.resume(bundle, None, {"/etc/hosts": "c\n"}, 0, "ab")) == "mfmethFs"
+
+
+def test_what_waits_is_told_later_only_what_has_become_another() -> None:
+    before = plan()
+    known = {"/etc/hosts": "a\n", "/etc/resolv.conf": "x\n"}
+    now = {**known, "/etc/resolv.conf": "y\n"}
+    renamed = msgspec.structs.replace(before, hostname="other")
+    assert keys(machines.told_after(before, known, before, known)["orders"]) == "tFs"
+    told = taken(machines.told_after(renamed, now, before, known)["orders"])
+    assert told[:2] == [("f", ["/etc/resolv.conf", "0644", "y\n"]), ("h", ["other"])]
 
 
 def test_a_further_command_brings_nothing_but_itself() -> None:

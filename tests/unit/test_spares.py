@@ -20,11 +20,11 @@ PLAIN = Workload(command=("x",), kind="vm")
 
 
 class Around:
-    """Everything that a Spares works with. held: machines that have been started and not been ended."""
+    """Everything that a Spares works with. alive: machines that have been started and not been ended."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.held: set[str] = set()
+        self.alive: set[str] = set()
         self.deleted: list[str] = []
         self.slow: asyncio.Event | None = None
         self.fails = False
@@ -34,6 +34,7 @@ class Around:
         self.bundle = self
         self.rootfs = Rootfs((), ())
         self.created_ns = 1
+        self.held = False
         self.connected = True
         self.dies = False
 
@@ -57,7 +58,7 @@ class Around:
     def prepare(self, *asked: Any) -> Around:
         return self
 
-    async def make_spare(self, guest: Guest, prepared: Any) -> Spare:
+    async def make_spare(self, guest: Guest, prepared: Any, *, held: bool) -> Spare:
         if self.slow is not None:
             await self.slow.wait()
         if self.fails:
@@ -65,12 +66,14 @@ class Around:
         if self.dies:
             self.spares.on_exit(guest.id)  # the word of its end comes with the answer
         else:
-            self.held.add(guest.id)
+            self.alive.add(guest.id)
         return Spare(guest, self, -1)  # type: ignore[arg-type]
 
     async def request(self, method: str, parameters: dict[str, Any]) -> None:
         assert method == "kill"
-        self.held.remove(parameters["id"])
+        if parameters["id"] not in self.alive:
+            raise ConflictError("not running")
+        self.alive.remove(parameters["id"])
         self.spares.on_exit(parameters["id"])
 
 
@@ -98,12 +101,12 @@ def test_one_is_made_a_while_after_it_was_wanted_and_is_taken_once(around: Aroun
         for _ in range(5):
             around.spares.want("s", PLAIN)
         assert around.spares.take("s", PLAIN) is None
-        await until(lambda: around.held)
+        await until(lambda: around.alive)
         await asyncio.sleep(0.05)
-        assert len(around.held) == 1 and around.spares.ids == around.held
+        assert len(around.alive) == 1 and around.spares.ids == around.alive
         named = Workload(command=("x",), kind="vm", name="n", hostname="h", ports=(Port(guest=80),))
         spare = around.spares.take("s", named)
-        assert spare is not None and {spare.guest.id} == around.held and around.spares.ids == set()
+        assert spare is not None and {spare.guest.id} == around.alive and around.spares.ids == set()
         assert around.spares.take("s", PLAIN) is None
 
     play(scenario())
@@ -112,16 +115,16 @@ def test_one_is_made_a_while_after_it_was_wanted_and_is_taken_once(around: Aroun
 def test_what_is_put_back_is_the_next_ones_unless_another_waits(around: Around) -> None:
     async def scenario() -> None:
         around.spares.want("s", PLAIN)
-        await until(lambda: around.held)
+        await until(lambda: around.alive)
         spare = around.spares.take("s", PLAIN)
         assert spare is not None
         around.spares.put_back(spare)
         assert around.spares.take("s", PLAIN) is spare
         around.spares.want("s", PLAIN)
-        await until(lambda: len(around.held) == 2)
+        await until(lambda: len(around.alive) == 2)
         around.spares.put_back(spare)
-        await until(lambda: len(around.held) == 1)
-        assert spare.guest.id not in around.held and around.deleted == [spare.guest.folder]
+        await until(lambda: len(around.alive) == 1)
+        assert spare.guest.id not in around.alive and around.deleted == [spare.guest.folder]
 
     play(scenario())
 
@@ -129,12 +132,12 @@ def test_what_is_put_back_is_the_next_ones_unless_another_waits(around: Around) 
 def test_one_of_another_workload_is_no_use_and_gives_way(around: Around) -> None:
     async def scenario() -> None:
         around.spares.want("s", PLAIN)
-        await until(lambda: around.held)
-        (first,) = around.held
+        await until(lambda: around.alive)
+        (first,) = around.alive
         passing = Workload(command=("x",), kind="vm", remove=True)
         assert around.spares.take("s", passing) is None
         around.spares.want("s", passing)
-        await until(lambda: around.held and first not in around.held)
+        await until(lambda: around.alive and first not in around.alive)
         assert around.spares.take("s", PLAIN) is None and around.spares.take("s", passing) is not None
 
     play(scenario())
@@ -145,10 +148,12 @@ def test_none_stays_of_a_snapshot_that_is_removed_while_it_is_made(around: Aroun
         around.slow = asyncio.Event()
         around.spares.want("s", PLAIN)
         await until(lambda: around.spares.ids)
-        await around.spares.forget("s")
+        asking = asyncio.create_task(around.spares.forget("s"))
+        await asyncio.sleep(0.02)
+        assert not asking.done(), "whoever removes a snapshot hears of it when nothing of it is left"
         around.slow.set()
-        await until(lambda: not around.tasks)
-        assert around.held == set() == around.spares.ids and len(around.deleted) == 1
+        await asking
+        assert around.alive == set() == around.spares.ids and len(around.deleted) == 1
 
     play(scenario())
 
@@ -158,8 +163,8 @@ def test_one_that_nobody_wants_any_more_is_ended(around: Around, monkeypatch: py
 
     async def scenario() -> None:
         around.spares.want("s", PLAIN)
-        await until(lambda: around.held)
-        await until(lambda: not around.held and not around.tasks)
+        await until(lambda: around.alive)
+        await until(lambda: not around.alive and not around.tasks)
         assert around.spares.ids == set() and len(around.deleted) == 1
 
     play(scenario())
@@ -169,14 +174,14 @@ def test_there_are_so_many_at_most(around: Around) -> None:
     async def scenario() -> None:
         for number in range(module.MOST + 2):
             around.spares.want(f"s{number}", PLAIN)
-        await until(lambda: len(around.held) == module.MOST)
+        await until(lambda: len(around.alive) == module.MOST)
         await asyncio.sleep(0.05)
-        assert len(around.held) == module.MOST
+        assert len(around.alive) == module.MOST
         await around.spares.close()
-        assert around.held == set()
+        assert around.alive == set()
         around.spares.want("s0", PLAIN)
         await asyncio.sleep(0.05)
-        assert around.held == set()
+        assert around.alive == set()
 
     play(scenario())
 
@@ -189,7 +194,7 @@ def test_one_that_cannot_be_made_leaves_nothing_and_is_tried_again_when_it_is_wa
         assert around.spares.ids == set()
         around.fails = False
         around.spares.want("s", PLAIN)
-        await until(lambda: around.held)
+        await until(lambda: around.alive)
 
     play(scenario())
 
@@ -198,11 +203,11 @@ def test_one_that_has_ended_is_nobodys(around: Around) -> None:
     async def scenario() -> None:
         for lost in (lambda id_: around.spares.on_exit(id_), lambda id_: around.spares.lose({id_})):
             around.spares.want("s", PLAIN)
-            await until(lambda: around.held)
-            (id_,) = around.held
+            await until(lambda: around.alive)
+            (id_,) = around.alive
             around.spares.lose({"another"})
             assert around.spares.ids == {id_}
-            around.held.clear()
+            around.alive.clear()
             lost(id_)
             assert around.spares.take("s", PLAIN) is None
             await until(lambda: not around.tasks)
@@ -219,7 +224,7 @@ def test_what_the_launcher_does_not_end_is_given_back_all_the_same(
 
     async def scenario() -> None:
         around.spares.want("s", PLAIN)
-        await until(lambda: around.held)
+        await until(lambda: around.alive)
         monkeypatch.setattr(around, "request", refuse)
         await around.spares.forget("s")
         assert around.spares.ids == set() and len(around.deleted) == 1
@@ -241,7 +246,7 @@ def test_one_whose_end_is_told_with_its_start_is_nobodys(around: Around) -> None
 def test_one_of_a_snapshot_whose_name_another_has_is_not_given_out(around: Around) -> None:
     async def scenario() -> None:
         around.spares.want("s", PLAIN)
-        await until(lambda: around.held)
+        await until(lambda: around.alive)
         around.created_ns = 2
         assert around.spares.take("s", PLAIN) is None
         around.created_ns = 1
@@ -263,7 +268,7 @@ def test_none_is_tried_for_a_while_after_one_could_not_be_made(around: Around, m
         around.fails = False
         around.spares.want("s", PLAIN)
         await asyncio.sleep(0.05)
-        assert around.held == set()
+        assert around.alive == set()
 
     play(scenario())
 
@@ -271,14 +276,14 @@ def test_none_is_tried_for_a_while_after_one_could_not_be_made(around: Around, m
 def test_whoever_goes_while_one_is_ended_leaves_nothing_half_ended(around: Around) -> None:
     async def scenario() -> None:
         around.spares.want("s", PLAIN)
-        await until(lambda: around.held)
-        (id_,) = around.held
+        await until(lambda: around.alive)
+        (id_,) = around.alive
         begun = asyncio.Event()
 
         async def kill(method: str, parameters: dict[str, Any]) -> None:
             begun.set()
             await asyncio.sleep(0.05)
-            around.held.remove(id_)
+            around.alive.remove(id_)
             around.spares.on_exit(id_)
 
         around.request = kill  # type: ignore[method-assign]

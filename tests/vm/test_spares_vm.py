@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from swiftlet.guest import qmp
 from swiftlet.image.kernel.build import Kernel
 from swiftlet.linux import cgroup
+from swiftlet.model.error import SwiftletError
 from tests import census
 from tests.product import Product, eventually
 from tests.vm.conftest import installed
@@ -31,14 +34,41 @@ def spares(product: Product) -> list[str]:
     ]
 
 
+def folders(product: Product) -> list[str]:
+    """The same with those that have no machine yet."""
+    listed = {guest["id"] for guest in product.json("ps", "-a")}
+    return [name for name in os.listdir(f"{product.instance.root}/guests") if name not in listed]
+
+
 def machine(product: Product, id_: str) -> list[int]:
     """The processes of a guest, by its control group."""
     found = cgroup.groups_below(cgroup.detect(), product.instance.cgroup).get(id_, {})
     return sorted(cgroup.processes(found)) if found else []
 
 
+def status(product: Product, id_: str) -> str:
+    """What QEMU says of a machine."""
+
+    async def ask() -> str:
+        async with qmp.session(f"{product.instance.root}/guests/{id_}") as monitor:
+            return str((await monitor.execute("query-status"))["status"])
+
+    try:
+        return asyncio.run(ask())
+    except SwiftletError:
+        return ""
+
+
 def waiting(product: Product) -> str:
-    (spare,) = eventually(lambda: spares(product))
+    """The one machine that waits, when it does: it stands still."""
+
+    def found() -> str:
+        there = spares(product)
+        assert len(there) == 1, there
+        return there[0] if status(product, there[0]) == "paused" else ""
+
+    spare = str(eventually(found))
+    time.sleep(0.1)  # until that has been told
     return spare
 
 
@@ -82,6 +112,23 @@ def test_the_next_clone_is_the_machine_that_waits(taken: Product) -> None:
         taken.ok("rm", "-f", guest)
         assert gone(taken, guest)
     assert len(seen) == 3
+
+
+def test_a_clone_may_have_another_host_name_than_the_machine_that_waited(taken: Product) -> None:
+    spare = waiting(taken)
+    guest = taken.ok("run", "--from", SNAPSHOT, "--hostname", "elsewhere").strip()
+    told = taken.ok("exec", guest, "busybox", "sh", "-c", "hostname; cat /etc/hostname /etc/hosts")
+    assert guest == spare and told.splitlines()[:2] == ["elsewhere"] * 2
+    assert told.splitlines()[-1].split()[1:] == ["elsewhere"] and guest not in told
+
+
+def test_a_snapshot_that_is_removed_while_its_machine_is_made_leaves_nothing(taken: Product) -> None:
+    for delay in (0.0, 0.1, 0.2, 0.4):
+        (spare,) = eventually(lambda: folders(taken))
+        time.sleep(delay)
+        taken.ok("snapshot", "rm", SNAPSHOT)
+        assert gone(taken, spare) and machine(taken, spare) == []
+        taken.ok("snapshot", "src", "ready")
 
 
 def test_a_snapshot_that_is_removed_takes_its_machine_with_it(taken: Product) -> None:
