@@ -1,9 +1,9 @@
 """Clones' machines that are started ahead: one for each snapshot that was taken or cloned lately.
 
 Most of a clone's start is its QEMU's, and its kernel's until that knows who it is. So one waits there that has done so,
-with a folder, a control group and a place on the bridge of its own, and the next clone becomes it: a guest takes its id.
-Its workload is held meanwhile. It has no name and no journal, is in no listing, and ends when it was not wanted for a while,
-when its snapshot is removed, and with its daemon (of one that was killed, the next finds it as something being made).
+with a folder, a control group and a place on the bridge of its own, and the next clone becomes it: a guest takes its
+id. Its workload is held meanwhile. It has no name and no journal, is in no listing, and ends when it was not wanted for
+a while, when its snapshot is removed, and with its daemon (of one that was killed, the next finds it half-made).
 """
 
 from __future__ import annotations
