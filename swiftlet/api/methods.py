@@ -191,7 +191,7 @@ class Methods:
         at_once = given.ports is not None and not ports  # --now
 
         async def take() -> Snapshot:
-            async with guest.busy:
+            async with guest.busy, guest.still:
                 try:
                     held = not at_once and await ready.settle(guest, self._guests.launcher)
                     return await self._guests.machines.snapshots.take(guest, given.name, held=held)

@@ -39,6 +39,8 @@ def _run(parsed: Parsed) -> int:
         quiet = parsed.on("quiet")
         if parsed.on("from"):
             return _clone(client, parsed, workload)
+        if parsed.on("count"):
+            raise InputError("run: --count is of clones", "swiftlet run --from GUEST:SNAPSHOT --count NUMBER")
         if parsed.on("detach"):
             return _leave(client, workload, quiet)
         interactive, tty = bool(workload.get("interactive")), bool(workload.get("tty"))

@@ -68,17 +68,21 @@ COMMANDS = (
         usage="GUEST NAME",
         arguments=(2, 2),
         about=(
-            "Waits until the guest listens on every TCP port that it publishes, a minute at most, and until it has\n"
-            "nothing to do, a second at most. Then the machine stands still for a moment and goes on; the word `take`\n"
-            "may be left out.\n"
+            "Waits until the guest listens on every TCP port that it publishes, a minute at most, has run for\n"
+            "three seconds, and has nothing to do, a second at most. Then the machine stands still for a moment\n"
+            "and goes on; signals and commands for it wait until then. The word `take` may be left out.\n"
             "`swiftlet run --from GUEST:NAME` starts a clone: the same machine with a name, an address, a clock and\n"
             "random numbers of its own."
         ),
         options=(
             Option("--port", "wait until the guest listens on this port of its own instead", "PORT", many=True),
-            Option("--now", "wait for no port"),
+            Option("--now", "wait for nothing"),
         ),
-        examples=("swiftlet snapshot take web ready", "swiftlet snapshot take web ready --port 8000"),
+        examples=(
+            "swiftlet snapshot take web ready",
+            "swiftlet snapshot take web ready --port 8000",
+            "swiftlet snapshot take web early --now",
+        ),
     ),
     Command(
         "snapshot ls",

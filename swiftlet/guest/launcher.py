@@ -296,12 +296,15 @@ class Launcher:
     def do_keep(self, parameters: dict[str, Any], fds: tuple[int, ...], call: Any) -> tuple[dict[str, Any], Any]:
         """Let a machine that is about to be saved hold its workload, and these files open that clones are told anew.
 
-        Without files, let both go.
+        Without files, let both go, and tell it the time: its clock stood still.
         """
         process = self._guest_of(parameters)
         if process.channels is not None:
             process.channels.held = False
             process.channels.order("i", *parameters["files"])
+            if not parameters["files"]:
+                now = time.time_ns()
+                process.channels.order("t", str(now // 10**9), str(now % 10**9))
             process.channels.order("F", "1" if parameters["files"] else "0")
         return {}, ()
 

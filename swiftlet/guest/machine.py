@@ -7,6 +7,8 @@ launcher starts as it starts a container: in namespaces and control groups of it
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 
 import msgspec
 
@@ -187,14 +189,14 @@ def check_same(clone: Machine, source: Machine) -> None:
         ("the kernel", clone.kernel, source.kernel),
         ("the memory", clone.memory, source.memory),
         ("the processors", clone.processors, source.processors),
-        ("the root", clone.images, source.images),
+        ("the root", _names(clone.images), _names(source.images)),
         ("the devices", clone.descriptors[: -len(qemu.OF_CLONES)], source.descriptors),
         ("the command line", _comparable(clone), _comparable(source)),
     )
     for what, now, then in compared:
         if now != then:
             raise ConflictError(
-                f"{what} of the snapshot is another: {_short(then)}, now {_short(now)}", "take a new one"
+                f"{what} of the snapshot is another: {_short(then)}, now {_short(now)}", "take a new snapshot"
             )
 
 
@@ -210,8 +212,14 @@ def _comparable(machine: Machine) -> tuple[str, ...]:
     )
 
 
+def _names(images: Sequence[str]) -> tuple[str, ...]:
+    """Of each image its file's name, which tells what it holds."""
+    return tuple(os.path.basename(each).removesuffix(".erofs")[-16:] for each in images)
+
+
 def _short(value: object) -> str:
-    return str(value)[:60]
+    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if len(text) < 200 else f"{text[:200]}..."
 
 
 def _served(volumes: tuple[tuple[str, bool], ...]) -> tuple[tuple[str, bool], ...]:

@@ -66,7 +66,7 @@ def start(
         *(order("f", path, "0644", text, *kept) for path, text in files.items()),
         order("n", "lo", "", "127.0.0.1", "255.0.0.0", ""),
         order("f", "/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "0", "1", "optional"),  # as in a container
-        *identity(bundle.hostname, card, now_ns, entropy),
+        *identity(bundle.hostname, card, now_ns, entropy, boots=True),
         *_limits(bundle),
     ]
     if bundle.read_only:
@@ -126,13 +126,13 @@ def on_disk(
     return "".join(told) + command(bundle.argv, bundle.env, bundle, limits, terminal=None)
 
 
-def identity(hostname: str, card: Card | None, now_ns: int, entropy: str) -> list[str]:
-    """What makes one guest another one than its clone."""
-    return [order("e", entropy), _clock(now_ns), order("h", hostname), *_card(card)]
+def identity(hostname: str, card: Card | None, now_ns: int, entropy: str, *, boots: bool = False) -> list[str]:
+    """What makes one guest another one than its clone. boots: it is told when it has done so, and now_ns was before."""
+    return [order("e", entropy), _clock(now_ns, *(["start"] if boots else [])), order("h", hostname), *_card(card)]
 
 
-def _clock(now_ns: int) -> str:
-    return order("t", str(now_ns // 10**9), str(now_ns % 10**9))
+def _clock(now_ns: int, *of: str) -> str:
+    return order("t", str(now_ns // 10**9), str(now_ns % 10**9), *of)
 
 
 def _told_anew(bundle: Bundle, files: Mapping[str, str]) -> Iterable[str]:

@@ -3,8 +3,25 @@
 #include <sys/syscall.h>
 
 enum { CLOEXEC = 1, CREATE = 6, PASSES = 16 }; // FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC; FSCONFIG_CMD_CREATE
+enum { HELD_MS = 10000 }; // after so long they are let go: the host that wanted it is not there any more
 
-bool held;
+static bool held;
+static long begun;
+
+static long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+// Milliseconds until whoever is held is let go, whatever comes meanwhile; -1 where nobody is.
+int held_for(void)
+{
+	long left = held ? begun + HELD_MS - now_ms() : -1;
+	return held && left < 0 ? 0 : left;
+}
 
 // The kernel's control groups, mounted nowhere: the workload sees no mount that it has not made.
 static int open_groups(void)
@@ -69,6 +86,7 @@ bool hold(bool still)
 	held = frozen >= 0 && pwrite(frozen, still ? "1" : "0", 1, 0) == 1 && still;
 	if (!held)
 		return false;
+	begun = now_ms();
 	while (is_ours(tree) && gather(tree, group) && passes < PASSES)
 		passes++;
 	return (passes < PASSES && is_ours(tree)) || hold(false);

@@ -6,7 +6,6 @@
 #include "init.h"
 
 enum { SESSIONS = 7 }; // the workload and six more commands at a time
-enum { HELD_MS = 10000 }; // after so long whoever is held is let go: the host that wanted it is not there any more
 
 // One direction: what has been taken from one descriptor and not yet been given to the other.
 struct stream {
@@ -395,7 +394,8 @@ int main(void)
 	if (!is_alone())
 		open_ports();
 	while (ending < 0) {
-		if (poll(polled, watch(polled), held ? HELD_MS : -1) == 0)
+		poll(polled, watch(polled), held_for());
+		if (held_for() == 0)
 			hold(false);
 		ssize_t count = read(orders_port, bytes, sizeof bytes);
 		if (count > 0)

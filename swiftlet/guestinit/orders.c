@@ -166,6 +166,19 @@ static int limit_processes(const char *more)
 	return write_file("/proc/sys/kernel/threads-max", 0644, text);
 }
 
+// Seconds and nanoseconds; and, of a machine that boots, that they are of its start: it has been on its way since.
+static int set_clock(char **field)
+{
+	struct timespec now = {atoll(field[0]), atoll(field[1])}, since = {0, 0};
+
+	if (*field[2])
+		clock_gettime(CLOCK_MONOTONIC, &since);
+	now.tv_sec += since.tv_sec, now.tv_nsec += since.tv_nsec;
+	if (now.tv_nsec >= 1000000000)
+		now.tv_sec++, now.tv_nsec -= 1000000000;
+	return clock_settime(CLOCK_REALTIME, &now);
+}
+
 // Do what an order asks of the machine. -1 and errno when that fails, 1 when the order is about something else.
 int obey(char key, char **field)
 {
@@ -186,7 +199,7 @@ int obey(char key, char **field)
 	case 'p': return enter_root(field[0]);
 	case 'h': return sethostname(field[0], strlen(field[0]));
 	case 'n': return set_interface(field);
-	case 't': return clock_settime(CLOCK_REALTIME, &(struct timespec){atoll(field[0]), atoll(field[1])});
+	case 't': return set_clock(field);
 	case 'e': return add_entropy(field[0]);
 	case 'j': return limit_processes(field[0]);
 	case 'i': return keep_open(field);

@@ -84,7 +84,7 @@ async def _adopt_one(guests: Guests, id_: str, name: str, running: dict[str, Any
         _go_on(guest, running)
         if _is_looked_at(guest):
             await _remove_copy(guests, guest)
-        elif is_saving(guest):
+        elif guest.workload.kind == "vm":
             guests.spawn(_let_go_on(guests, guest))  # nobody waits for a monitor that may be hung
     else:
         await _not_running(guests, guest)
@@ -121,9 +121,11 @@ async def _remove_copy(guests: Guests, guest: Guest) -> None:
 
 
 async def _let_go_on(guests: Guests, guest: Guest) -> None:
+    """Let a machine and its workload go on, if an earlier daemon was killed while it saved it."""
     try:
         await let_go(guest, guests.launcher)
-        await go_on(guest)
+        if is_saving(guest):
+            await go_on(guest)
     except (OSError, SwiftletError) as error:
         log.error("guest %s stands still, since an earlier daemon was killed while it saved it: %s", guest.name, error)
 

@@ -63,12 +63,18 @@ def clone_of(saved: Workload, document: Any) -> Workload:
     for name in document if isinstance(document, dict) else ():
         if name not in _OF_CLONES:
             raise InputError(
-                f"workload: $.{name}: a clone has this of its snapshot", f"there are {', '.join(_OF_CLONES)}"
+                f"workload: $.{name}: a clone has this of its snapshot",
+                "of its own it has --name, -p, --rm and -h",
             )
     plain = {**msgspec.to_builtins(saved), "name": "", "ports": (), "hostname": ""}
-    workload = workload_of({**plain, **(document if isinstance(document, dict) else {})})
+    own = dict(document) if isinstance(document, dict) else {}
+    if isinstance(own.get("resources"), dict):
+        own["resources"] = {**plain["resources"], **own["resources"]}
+    workload = workload_of({**plain, **own})
     if workload.resources.memory != saved.resources.memory or workload.resources.cpus != saved.resources.cpus:
         raise InputError("workload: $.resources: a clone has the memory and the processors of its snapshot")
+    if workload.resources.pids != saved.resources.pids:
+        raise InputError("workload: $.resources.pids: a clone has this of its snapshot, whose kernel it is")
     if workload.resources.disk:
         raise InputError("workload: $.resources.disk: a clone has no disk", "start a guest of its own with --disk")
     return workload

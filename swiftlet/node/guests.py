@@ -145,6 +145,8 @@ class Guests:
         snapshot: the machine that it is a clone of, if it is one. watched: a machine whose start is looked into.
         Raises every kind of SwiftletError.
         """
+        if snapshot:
+            self.spares.want(snapshot, workload)
         guest = self._create(workload, self.spares.take(snapshot, workload) if snapshot and not attach else None)
         guest.snapshot, guest.watched = snapshot, watched
         try:
@@ -210,6 +212,8 @@ class Guests:
 
     async def _generate_again(self, guest: Guest, progress: Progress) -> Prepared:
         """The root that the guest has had, unless it has been lost."""
+        if guest.snapshot:
+            self.machines.snapshots.check_source(guest)
         before = read_bundle(guest.folder)
         rootfs = before.rootfs if before else await self.roots.resolve(guest.workload.templates, progress)
         prepared = await self._prepare(guest, rootfs, progress, before)
@@ -380,7 +384,8 @@ class Guests:
     async def _signal(self, guest: Guest, number: int) -> None:
         """A guest that has ended in this very moment is no error."""
         try:
-            await self.launcher.request("signal", {"id": guest.id, "signal": number})
+            async with guest.still:  # or each clone of it would have this signal too
+                await self.launcher.request("signal", {"id": guest.id, "signal": number})
         except SwiftletError:
             if guest.is_running and self.launcher.connected:
                 raise

@@ -28,7 +28,7 @@ class Plug(NamedTuple):
 
 async def plug(guest: Guest, name: str) -> Plug:
     """Add a port to a machine. Raises ConflictError when it has as many as it can, or does not answer; LaunchError."""
-    async with guest.monitor:  # behind those that are being taken away
+    async with guest.still, guest.monitor:  # behind those that are being taken away
         for number in range(qemu.EXEC_PORT, qemu.EXEC_PORT + qemu.EXECS):
             if number not in guest.ports and (made := await _try(guest, number, name)) is not None:
                 guest.ports.add(number)
@@ -78,6 +78,7 @@ async def _remove(monitor: qmp.Monitor, name: str) -> None:
 
 async def unplug(guest: Guest, port: Plug) -> None:
     """Take a port away when its command has ended. A machine that has ended too needs that no more."""
+    guest.unplugging.add(port.number)
     try:
         if guest.is_running:
             async with guest.monitor, qmp.session(guest.folder) as monitor:
@@ -85,6 +86,7 @@ async def unplug(guest: Guest, port: Plug) -> None:
     except (SwiftletError, OSError, asyncio.CancelledError) as error:
         log.info("guest %s: port %d stays: %s", guest.name, port.number, error)
     guest.ports.discard(port.number)
+    guest.unplugging.discard(port.number)
 
 
 def close(port: Plug) -> None:

@@ -31,6 +31,7 @@ Exit = dict[str, Any]
 class Guest:
     """One guest. Its truth is its folder, its control group and its processes; this is what the daemon remembers.
 
+    still: held while it is saved, when nobody may begin anything in it: each clone would go on with that.
     launching: a start is under way; an exit that arrives before the start is told waits in `early_exit`.
     """
 
@@ -50,11 +51,13 @@ class Guest:
         self.watched = False
         self.spare: Spare | None = None
         self.ports: set[int] = set()
+        self.unplugging: set[int] = set()
         self.monitor = asyncio.Lock()
         self.argv: tuple[str, ...] = workload.command
         self.launching = False
         self.early_exit: Exit | None = None
         self.busy = asyncio.Lock()
+        self.still = asyncio.Lock()
         self._waiting: list[asyncio.Future[Exit]] = []
 
     @property

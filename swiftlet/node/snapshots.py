@@ -76,6 +76,16 @@ class Snapshots:
         except msgspec.MsgspecError:
             raise NotFoundError(f"snapshot {name!r} cannot be read", f"swiftlet snapshot rm {name}") from None
 
+    def check_source(self, guest: Guest) -> None:
+        """Raise ConflictError unless the snapshot that a clone was made of is still there."""
+        try:
+            there = self.find(guest.snapshot).created_ns <= guest.journal.begun_ns
+        except NotFoundError:
+            there = False
+        if not there:
+            told = f"guest {guest.name} is a clone of a snapshot that is gone ({guest.snapshot}) and cannot start again"
+            raise ConflictError(told, f"swiftlet rm {guest.name}")
+
     def all(self) -> list[Snapshot]:
         """Every snapshot that can be read, by name."""
         found = []
@@ -189,7 +199,7 @@ def saveable(guest: Guest) -> Bundle:
         raise ConflictError(f"guest {guest.name} has a disk", "start it without --disk: clones share no disk")
     if bundle.tty or bundle.workload.interactive:
         raise ConflictError(f"guest {guest.name} has a terminal or an input of its own", "start it without -i and -t")
-    if guest.ports:
+    if guest.ports - guest.unplugging:  # those are gone before a monitor saves it
         raise ConflictError(f"commands run in guest {guest.name}", "wait until they have ended")
     if bundle.machine.snapshot:
         raise ConflictError(f"guest {guest.name} is a clone itself", "take the snapshot of a guest that was booted")

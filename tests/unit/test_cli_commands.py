@@ -337,3 +337,8 @@ def test_on_a_terminal_long_work_shows_a_bar_that_leaves_no_trace(node, tmp_path
     assert process.wait(20) == 0
     assert b"fetch" in shown and b"2MiB/5MiB" in shown and "━".encode() in shown
     assert shown.rstrip().endswith(b"\x1b[2K")
+
+
+def test_a_number_of_guests_that_are_no_clones_is_refused(node, says):
+    code, _, err = says("run", "--count", "2", "--as", "vm", "-t", "busybox")
+    assert code == 125 and "--count is of clones" in err and node.calls == []

@@ -145,7 +145,7 @@ def test_orders_can_be_taken_apart_again_whatever_they_hold() -> None:
     told = taken(orders.start(bundle, machine(bundle), card, {"/etc/hosts": "a\n"}, 5_000_000_007, "ab", {"NOFILE": 7}))
     assert [fields for key, fields in told if key == "a"] == [["x"], [""], ["é"]]
     assert ["A=1\n2"] in [fields for key, fields in told if key == "v"]
-    assert ("t", ["5", "7"]) in told
+    assert ("t", ["5", "7", "start"]) in told
     assert ("n", ["eth0", "02:42:0a:3f:00:02", "10.63.0.2", "255.255.0.0", "10.63.0.1"]) in told
     assert ("m", ["share0", "/data", "virtiofs", "6", ""]) in told
     assert ("b", ["/run/swiftlet/shared/1/x.conf", "/etc/x.conf"]) in told

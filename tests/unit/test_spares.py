@@ -294,3 +294,40 @@ def test_whoever_goes_while_one_is_ended_leaves_nothing_half_ended(around: Aroun
         assert around.spares.ids == set()
 
     play(scenario())
+
+
+def test_none_is_begun_or_left_when_the_daemon_leaves(around: Around) -> None:
+    async def scenario() -> None:
+        around.slow = asyncio.Event()
+        around.spares.want("made", PLAIN)
+        await until(lambda: around.spares.ids)
+        around.spares.want("wanted", PLAIN)
+        leaving = asyncio.create_task(around.spares.close())
+        await asyncio.sleep(0.05)
+        assert not leaving.done()
+        around.slow.set()
+        await leaving
+        await until(lambda: not around.tasks)
+        assert around.alive == set() == around.spares.ids and len(around.deleted) == 1
+
+    play(scenario())
+
+
+def test_one_that_fails_because_its_snapshot_was_removed_holds_up_no_other(
+    around: Around, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 60)
+
+    async def scenario() -> None:
+        around.slow, around.fails = asyncio.Event(), True
+        around.spares.want("s", PLAIN)
+        await until(lambda: around.spares.ids)
+        asking = asyncio.create_task(around.spares.forget("s"))
+        await asyncio.sleep(0.02)
+        around.slow.set()
+        await asking
+        around.fails = False
+        around.spares.want("t", PLAIN)
+        await until(lambda: around.alive)
+
+    play(scenario())

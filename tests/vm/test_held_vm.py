@@ -46,6 +46,21 @@ def goes_on(product: Product, guest: str) -> bool:
     return numbers(product, guest)[-1] > before
 
 
+def behind(product: Product) -> float:
+    """Seconds that the source's clock is behind the host's, at least: a date has no fraction, and its command takes
+    time, in which it comes nearer."""
+    before = time.time()
+    return before - float(product.ok("exec", "src", "busybox", "date", "+%s")) - 1
+
+
+def hold(product: Product, guest: str) -> None:
+    """Have the launcher hold a guest's workload, as somebody who is not there any more then."""
+    channel = connect(product.instance.launcher_socket)
+    channel.send({"call": 1, "method": "keep", "parameters": {"id": guest, "files": ["/etc/hosts"]}})
+    channel.fill()
+    channel.close()
+
+
 def is_held(product: Product) -> bool:
     told = json.loads(Path(product.instance.root, "snapshots", SNAPSHOT, "snapshot.json").read_bytes())
     return bool(told["held"])
@@ -98,14 +113,53 @@ def test_whoever_is_held_by_nobody_goes_on_by_himself(product: Product) -> None:
     """A daemon that was killed between holding and saving tells the guest nothing more."""
     guest = product.ok("run", "--name", "src", *VM, "--", "busybox", "sh", "-c", COUNTING).strip()
     eventually(lambda: len(numbers(product, guest)) > 3)
+    hold(product, guest)
+    time.sleep(1)
+    assert not goes_on(product, guest)
+    begin = time.monotonic()
+    while not goes_on(product, guest):
+        product.ok("exec", guest, "busybox", "true")  # what comes meanwhile makes it no longer
+        assert time.monotonic() < begin + 20
+
+
+def test_a_new_daemon_lets_whoever_is_held_go(product: Product) -> None:
+    guest = product.ok("run", "--name", "src", *VM, "--", "busybox", "sh", "-c", COUNTING).strip()
+    eventually(lambda: len(numbers(product, guest)) > 3)
     daemon = product.pid("api.daemon")
     assert daemon is not None
     os.kill(daemon, signal.SIGSTOP)
-    channel = connect(product.instance.launcher_socket)
-    channel.send({"call": 1, "method": "keep", "parameters": {"id": guest, "files": ["/etc/hosts"]}})
-    channel.fill()
-    channel.close()
+    hold(product, guest)
     os.kill(daemon, signal.SIGKILL)
-    time.sleep(1)
-    assert not goes_on(product, guest)
-    eventually(lambda: goes_on(product, guest), 30)
+    begin = time.monotonic()
+    eventually(lambda: goes_on(product, guest))
+    assert time.monotonic() < begin + 6
+
+
+def test_what_is_begun_while_a_guest_is_saved_is_none_of_its_clones(product: Product) -> None:
+    """Neither a signal nor a command: they wait until the guest goes on. Busy processes make that a while."""
+    script = f"trap 'echo 0' USR2; busybox yes >/dev/null & {COUNTING}"
+    product.ok("run", "--name", "src", *VM, "--", "busybox", "sh", "-c", script)
+    saving = product.spawn("snapshot", "src", "ready")
+    begun = 0
+    while saving.poll() is None:
+        product.ok("kill", "-s", "USR2", "src")
+        left = product.run("exec", "-d", "src", "busybox", "sh", "-c", "busybox setsid busybox touch /tmp/begun &")
+        begun += left.returncode == 0
+    told = saving.communicate()[1]
+    assert begun and (saving.returncode == 0 or "commands run" in told), told
+    if saving.returncode:
+        product.ok("snapshot", "src", "ready")
+    eventually(lambda: 0 in numbers(product, "src"))
+    guest = product.ok("run", "--from", SNAPSHOT).strip()
+    assert first_of(product, guest) != 0
+    assert goes_on(product, "src")
+
+
+def test_the_clock_of_a_guest_that_was_saved_is_right(product: Product) -> None:
+    product.ok("run", "--name", "src", *VM, "--", "busybox", "sleep", "1000")
+    assert behind(product) < 0.7
+    for number in range(4):
+        product.ok("snapshot", "src", f"s{number}")
+    assert behind(product) < 0.7
+    for number in range(4):
+        product.ok("snapshot", "rm", f"src:s{number}")
