@@ -33,6 +33,7 @@ _HIGH = 200
 
 _SHOWN = 12
 _ANSWER_SECONDS = 5.0
+_PANIC = "Kernel panic"
 
 
 class Start(NamedTuple):
@@ -158,6 +159,8 @@ class Machine:
                 raise self._failed(f"no {', '.join(set(wanted) - seen.keys())} after {seconds:.0f} s")
             for handle, _ in watched.poll(min(left, 0.5) * 1000):
                 self._take(handle)
+            if _PANIC in self.console.tail:
+                raise self._failed("its kernel gave up")
             if os.waitpid(self._pid, os.WNOHANG)[0]:
                 self._pid = 0
                 while select.select([self._reader], [], [], 0)[0]:

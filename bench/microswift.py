@@ -177,6 +177,7 @@ def main() -> int:
     parser = suite.arguments("microswift", __doc__, "microswift.json, microswift.png and microswift.svg")
     parser.add_argument("--quick", action="store_true", help="one round and one stock guest, under 55 s")
     parser.add_argument("--root", metavar="FOLDER", default=ROOT, help="where images are kept between runs")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"of boots, instead of {FULL.rounds}")
     options = parser.parse_args()
     if not suite.is_root("microswift", "machines are started"):
         return suite.REFUSED
@@ -184,6 +185,7 @@ def main() -> int:
         hint = f"apt-get install {' '.join(lacking.values())}"
         return suite.refused("microswift", f"missing {', '.join(lacking)}: {hint}")
     size = QUICK if options.quick else FULL
+    size = size._replace(rounds=options.rounds or size.rounds)
     return suite.run("microswift", options, lambda: run(size, options.root), table, _draw)
 
 

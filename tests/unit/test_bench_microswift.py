@@ -282,3 +282,20 @@ def test_the_figure_is_drawn_also_where_something_is_missing(tmp_path: Path) -> 
     draw(report, f"{tmp_path}/part")
     for name in ("whole.png", "whole.svg", "part.png"):
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("name", "attempts"), [("stock", 3), ("stockkernel", 3), ("ours", 1)])
+def test_a_start_of_debians_kernel_that_came_to_nothing_is_made_again_and_counted(
+    monkeypatch: pytest.MonkeyPatch, name: str, attempts: int
+) -> None:
+    begun = []
+
+    def fail(start: Start, samples: bootup.Samples) -> None:
+        begun.append(start)
+        raise OSError("its kernel gave up")
+
+    monkeypatch.setattr(bootup, "_boot", fail)
+    found: bootup.Samples = {}
+    with pytest.raises(OSError, match="gave up"):
+        bootup.boot(start_of("true")._replace(name=name), found)
+    assert len(begun) == attempts and len(found.get(bootup.FAILED, {}).get(name, [])) == attempts - 1
