@@ -99,11 +99,18 @@ def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("anywhere")
 def test_a_machine_that_never_gets_there_is_given_up_with_its_console() -> None:
-    start = start_of("echo Kernel panic; exec sleep 60")
-    with boot.Machine(start, -1) as machine, pytest.raises(OSError, match=r"no login after 1 s(.|\n)*Kernel panic"):
+    start = start_of("echo no more of it; exec sleep 60")
+    with boot.Machine(start, -1) as machine, pytest.raises(OSError, match=r"no login after 1 s(.|\n)*no more of it"):
         machine.wait({"login"}, 1)
     with pytest.raises(ChildProcessError):
         os.waitpid(machine.pid, os.WNOHANG)
+
+
+@pytest.mark.usefixtures("anywhere")
+def test_a_machine_whose_kernel_gave_up_is_not_waited_for() -> None:
+    start = start_of("echo Kernel panic - not syncing; exec sleep 60")
+    with boot.Machine(start, -1) as machine, pytest.raises(OSError, match=r"gave up(.|\n)*Kernel panic"):
+        machine.wait({"login"}, 60)
 
 
 @pytest.mark.usefixtures("anywhere")
@@ -290,7 +297,7 @@ def test_a_start_of_debians_kernel_that_came_to_nothing_is_made_again_and_counte
 ) -> None:
     begun = []
 
-    def fail(start: Start, samples: bootup.Samples) -> None:
+    def fail(start: boot.Start, samples: bootup.Samples) -> None:
         begun.append(start)
         raise OSError("its kernel gave up")
 
