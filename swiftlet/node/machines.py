@@ -180,7 +180,7 @@ class Machines:
             return kept.kernel_named(cache, name)
         kernels = kept.general(cache)
         if not kernels:
-            raise NotFoundError("no kernel has been built here", "swiftlet kernel build   (about 5 minutes, once)")
+            raise NotFoundError("no kernel has been built here", "swiftlet kernel build   (five to ten minutes, once)")
         for profile in _PREFERRED:
             for each in kernels:
                 if profile in kept.names_of(each):

@@ -48,6 +48,9 @@ _STEPS = ("  CC ", "  AS ", "  AR ", "  LD ", "  HOSTCC ", "  OBJCOPY ")
 _LINES = ("KCFLAGS=-g1", "KAFLAGS=-g1")
 """Lines and what was inlined, no types: a fifth of what CONFIG_DEBUG_INFO makes, and no option differs for it."""
 
+_PLAIN = ("KCFLAGS=-ftrack-macro-expansion=0",)
+"""Where a token of a macro came from is for warnings only; not to remember it saves a tenth, to the same bytes."""
+
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 _FULL_HINT = "free some space, or run `swiftlet store gc --cache`"
@@ -154,7 +157,7 @@ class Make:
 
     def _make(self) -> list[str]:
         compiler = "ccache gcc" if shutil.which("ccache", path=self._environment.get("PATH")) else "gcc"
-        return ["make", "-C", self.source.path, f"O={self.work}", f"CC={compiler}", *(_LINES if self.lines else ())]
+        return ["make", "-C", self.source.path, f"O={self.work}", f"CC={compiler}", *(_LINES if self.lines else _PLAIN)]
 
 
 def _go_with_parent() -> None:
