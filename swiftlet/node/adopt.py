@@ -123,9 +123,9 @@ async def _remove_copy(guests: Guests, guest: Guest) -> None:
 async def _let_go_on(guests: Guests, guest: Guest) -> None:
     """Let a machine and its workload go on, if an earlier daemon was killed while it saved it."""
     try:
-        await let_go(guest, guests.launcher)
         if is_saving(guest):
             await go_on(guest)
+        await let_go(guest, guests.launcher)  # last: it is told the time, which is to be right when it hears it
     except (OSError, SwiftletError) as error:
         log.error("guest %s stands still, since an earlier daemon was killed while it saved it: %s", guest.name, error)
 
