@@ -48,7 +48,7 @@ def half_made(installation: Product) -> list[str]:
 
 def builders(tree: Path) -> list[str]:
     """Processes that work for builds of a tree."""
-    shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    shown = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True).stdout
     return [
         line for line in shown.splitlines() if line.startswith(("make", "sh -c", "/bin/sh -c")) and str(tree) in line
     ]
