@@ -95,8 +95,8 @@ type Repaired (objects: int, trees: int, closures: int, locks: int)
 # status: ok, limited, or missing (no guest can run without it).
 type Finding (name: string, status: string, detail: string, consequence: string)
 
-# The memory that it takes in the store is bytes; memory is the machine's.
-type Snapshot (name: string, created_ns: int, bytes: int, templates: []string, memory: int)
+# The memory that it takes in the store is bytes; memory is the machine's. clones: guests that were made of it.
+type Snapshot (name: string, created_ns: int, bytes: int, templates: []string, memory: int, clones: []string)
 
 # Lines of a kernel's configuration; without a text, one of that name that swiftlet ships.
 type Fragment (name: string, text: ?string)

@@ -203,9 +203,10 @@ class Methods:
         return Reply({"snapshot": document_of(taken)})
 
     async def snapshots(self, call: Call, given: parameters.Nothing) -> Reply:
-        """All snapshots."""
+        """All snapshots, with the guests that are their clones."""
         found = await asyncio.to_thread(self._guests.machines.snapshots.all)
-        return Reply({"snapshots": [document_of(each) for each in found]})
+        guests = list(self._guests.by_id.values())
+        return Reply({"snapshots": [document_of(each, guests) for each in found]})
 
     async def remove_snapshot(self, call: Call, given: parameters.OneSnapshot) -> Reply:
         """Remove a snapshot."""

@@ -44,8 +44,9 @@ def listing(parsed: Parsed) -> int:
     rows: list[tuple[str, ...]] = []
     for each in found:
         sizes = size_text(each["memory"]), size_text(each["bytes"])
-        rows.append((each["name"], ",".join(each["templates"]), *sizes, age_text(each["created_ns"])))
-    print_table(("SNAPSHOT", "TEMPLATES", "MEMORY", "ON DISK", "CREATED"), rows)
+        clones = str(len(each["clones"]))
+        rows.append((each["name"], ",".join(each["templates"]), *sizes, clones, age_text(each["created_ns"])))
+    print_table(("SNAPSHOT", "TEMPLATES", "MEMORY", "ON DISK", "CLONES", "CREATED"), rows)
     return 0
 
 
@@ -88,6 +89,7 @@ COMMANDS = (
         "snapshot ls",
         "List the machines that were saved.",
         listing,
+        about="CLONES: guests that were made of it, running or stopped; --json has their names.",
         options=(JSON,),
         examples=("swiftlet snapshot ls",),
     ),

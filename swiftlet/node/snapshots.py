@@ -17,6 +17,7 @@ import asyncio
 import errno
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class Snapshots:
     def check_source(self, guest: Guest) -> None:
         """Raise ConflictError unless the snapshot that a clone was made of is still there."""
         try:
-            there = self.find(guest.snapshot).created_ns <= guest.journal.begun_ns
+            there = is_clone(guest, self.find(guest.snapshot))
         except NotFoundError:
             there = False
         if not there:
@@ -253,12 +254,18 @@ def _disk_bytes(folder: str) -> int:
     return sum(os.stat(f"{folder}/{name}").st_blocks * 512 for name in os.listdir(folder))
 
 
-def document_of(snapshot: Snapshot) -> dict[str, Any]:
-    """As listings have it."""
+def is_clone(guest: Guest, snapshot: Snapshot) -> bool:
+    """Whether a guest was made of this very snapshot, not of an earlier one of its name."""
+    return guest.snapshot == snapshot.name and snapshot.created_ns <= guest.journal.begun_ns
+
+
+def document_of(snapshot: Snapshot, guests: Iterable[Guest] = ()) -> dict[str, Any]:
+    """As listings have it. guests: among which its clones are looked for."""
     return {
         "name": snapshot.name,
         "created_ns": snapshot.created_ns,
         "bytes": snapshot.bytes,
         "templates": list(snapshot.bundle.workload.templates),
         "memory": snapshot.machine.memory,
+        "clones": sorted(guest.name for guest in guests if is_clone(guest, snapshot)),
     }

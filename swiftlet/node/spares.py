@@ -48,6 +48,16 @@ AGAIN_SECONDS = 60.0
 """None is made for so long after one could not be: a launcher of before may not know how."""
 
 
+class _Making:
+    """One that is being made. over: it is made, or could not be. ended: it has, early. unwanted: nobody waits."""
+
+    def __init__(self) -> None:
+        self.id = new_id()
+        self.over = asyncio.Event()
+        self.ended = False
+        self.unwanted = False
+
+
 class Spares:
     """Those of one instance."""
 
@@ -71,12 +81,9 @@ class Spares:
         self._spawn = spawn
         self._delete = delete
         self._waiting: dict[str, Spare] = {}
-        self._making: dict[str, str] = {}
-        self._made: dict[str, asyncio.Event] = {}
+        self._making: dict[str, _Making] = {}
         self._ended: dict[str, asyncio.Event] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._gone: set[str] = set()
-        self._ended_early: set[str] = set()
         self._not_before = 0.0
         chosen = os.environ.get("SWIFTLET_SPARES", "")
         self._most = int(chosen) if chosen.isdigit() else MOST
@@ -85,7 +92,7 @@ class Spares:
     @property
     def ids(self) -> set[str]:
         """What the launcher runs for these."""
-        return {*self.waiting, *self._making.values(), *self._ended}
+        return {*self.waiting, *(making.id for making in self._making.values()), *self._ended}
 
     def take(self, snapshot: str, workload: Workload) -> Spare | None:
         """A machine that waits to be a clone with this workload, which is the caller's from now on.
@@ -128,9 +135,10 @@ class Spares:
         timer = self._timers.pop(snapshot, None)
         if timer is not None:
             timer.cancel()
-        if snapshot in self._made:
-            self._gone.add(snapshot)
-            await asyncio.shield(self._spawn(self._give_up(snapshot)))
+        making = self._making.get(snapshot)
+        if making is not None:
+            making.unwanted = True
+            await asyncio.shield(self._spawn(self._give_up(making)))
         spare = self._waiting.pop(snapshot, None)
         if spare is not None:
             await asyncio.shield(self._spawn(self.end(spare)))  # whoever asks may go meanwhile
@@ -140,7 +148,7 @@ class Spares:
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
-        for snapshot in {*self._waiting, *self._made}:
+        for snapshot in {*self._waiting, *self._making}:
             await self.forget(snapshot)
 
     def on_exit(self, id_: str) -> bool:
@@ -149,9 +157,10 @@ class Spares:
         if ended is not None:
             ended.set()
             return True
-        if id_ in self._making.values():
-            self._ended_early.add(id_)
-            return True
+        for making in self._making.values():
+            if making.id == id_:
+                making.ended = True
+                return True
         for snapshot, spare in list(self._waiting.items()):
             if spare.guest.id == id_:
                 del self._waiting[snapshot]
@@ -198,58 +207,50 @@ class Spares:
         if there is None and snapshot not in self._making:
             if len(self._waiting) + len(self._making) >= self._most:
                 return
-            made = self._made[snapshot] = asyncio.Event()
-            self._gone.discard(snapshot)
+            making = self._making[snapshot] = _Making()
             try:
-                await self._start(snapshot, workload)
+                await self._start(snapshot, workload, making)
             except (OSError, SwiftletError) as error:
-                if snapshot not in self._gone:
+                if not making.unwanted:
                     log.warning("no machine waits to be a clone of %s: %s", snapshot, error)
-                if snapshot not in self._gone and isinstance(error, LaunchError):
-                    self._not_before = time.monotonic() + AGAIN_SECONDS
+                    if isinstance(error, LaunchError):
+                        self._not_before = time.monotonic() + AGAIN_SECONDS
                 return
             finally:
-                del self._made[snapshot]
-                made.set()
+                del self._making[snapshot]
+                making.over.set()
         self._set(snapshot, KEPT_SECONDS, lambda: self._spawn(self.forget(snapshot)))
 
-    async def _start(self, snapshot: str, workload: Workload) -> None:
-        id_ = new_id()
-        self._making[snapshot] = id_
+    async def _start(self, snapshot: str, workload: Workload, making: _Making) -> None:
+        id_ = making.id
+        guest = Guest(id_, "", self._names.make_folder(id_), workload, Journal(id_, self._names.folder(id_)))
         try:
-            guest = Guest(id_, "", self._names.make_folder(id_), workload, Journal(id_, self._names.folder(id_)))
-            try:
-                saved = self._machines.snapshots.find(snapshot)
-                rootfs = saved.bundle.rootfs
-                found = await self._machines.found_for(workload.kernel, snapshot, rootfs, _never)
-                prepared = self._preparer.prepare(id_, guest.folder, workload, rootfs, None, found)
-                if prepared is None:
-                    raise StoreError("its root was collected")
-                guest.take(prepared.bundle)
-                guest.snapshot = snapshot
-                spare = await self._starter.make_spare(guest, prepared, held=saved.held)
-                spare.created_ns = saved.created_ns
-            except BaseException:
-                await self._give_back(guest)
-                raise
-        finally:
-            del self._making[snapshot]
-        if id_ in self._ended_early:
-            self._ended_early.discard(id_)
+            saved = self._machines.snapshots.find(snapshot)
+            rootfs = saved.bundle.rootfs
+            found = await self._machines.found_for(workload.kernel, snapshot, rootfs, _never)
+            prepared = self._preparer.prepare(id_, guest.folder, workload, rootfs, None, found)
+            if prepared is None:
+                raise StoreError("its root was collected")
+            guest.take(prepared.bundle)
+            guest.snapshot = snapshot
+            spare = await self._starter.make_spare(guest, prepared, held=saved.held)
+            spare.created_ns = saved.created_ns
+        except BaseException:
+            await self._give_back(guest)
+            raise
+        if making.ended:
             await self.end(spare, ended=True)
             raise LaunchError("it ended at once")
-        if self._closed or snapshot in self._gone:
+        if self._closed or making.unwanted:
             await self.end(spare)
         else:
             self._waiting[snapshot] = spare
 
-    async def _give_up(self, snapshot: str) -> None:
-        """End the one that is being made, and wait until nothing is left of it."""
-        made, id_ = self._made[snapshot], self._making.get(snapshot)
+    async def _give_up(self, making: _Making) -> None:
+        """End one that is being made, and wait until nothing is left of it."""
         with contextlib.suppress(SwiftletError):  # it has not been started yet: then it is ended when it has been
-            if id_ is not None:
-                await self._launcher.request("kill", {"id": id_})
-        await made.wait()
+            await self._launcher.request("kill", {"id": making.id})
+        await making.over.wait()
 
     async def _give_back(self, guest: Guest, *, remove: bool = True) -> None:
         await asyncio.to_thread(end_groups, guest.groups)

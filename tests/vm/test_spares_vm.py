@@ -102,6 +102,7 @@ def test_the_next_clone_is_the_machine_that_waits(taken: Product) -> None:
         assert guest == spare and set(pids) <= set(machine(taken, guest))
         (known,) = taken.json("inspect", guest)
         assert known["name"] == f"clone-{number}" and known["state"] == "Running"
+        assert [each["clones"] for each in taken.json("snapshot", "ls")] == [[f"clone-{number}"]]
         assert [each["to"] for each in known["journal"]] == ["Generating", "Generated", "Running"]
         assert (time.time_ns() - known["journal"][0]["time_ns"]) < 60e9
         script = "cat /etc/machine-id; hostname; ip addr show eth0; head -c 16 /dev/urandom | hexdump | head -1"
@@ -207,6 +208,7 @@ def test_a_stopped_clone_of_a_snapshot_that_is_gone_does_not_become_another_one(
         done = taken.run("start", "old")
         assert done.returncode == 125 and "guest old is a clone of a snapshot that is gone (src:ready)" in done.stderr
         taken.run("snapshot", "src", "ready")  # another one of this name is another one
+    assert [each["clones"] for each in taken.json("snapshot", "ls")] == [[]]
 
 
 def test_many_at_once_are_all_somebody_else(taken: Product) -> None:
