@@ -25,6 +25,7 @@ struct session {
 
 static struct session sessions[SESSIONS];
 static int orders_port = -1, wake[2], ending = -1;
+static int devices; // where the kernel has them, whatever the workload mounts over /dev
 static bool rooted;
 static int button = -1, at_button, at_end = RB_AUTOBOOT; // a host of ours is told to end instead
 
@@ -47,16 +48,16 @@ static void say(const char *word)
 static int open_port(int number, int milliseconds)
 {
 	static int device = -1;
-	char path[48];
+	char name[48];
 
 	for (int port; milliseconds >= 0; milliseconds--, usleep(1000)) {
-		DIR *folder = device < 0 ? opendir("/dev") : 0;
+		DIR *folder = device < 0 ? fdopendir(openat(devices, ".", O_RDONLY | O_CLOEXEC)) : 0;
 		for (struct dirent *entry; folder && (entry = readdir(folder));)
 			sscanf(entry->d_name, "vport%dp", &device);
 		if (folder)
 			closedir(folder);
-		snprintf(path, sizeof path, "/dev/vport%dp%d", device, number);
-		if ((port = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC)) >= 0)
+		snprintf(name, sizeof name, "vport%dp%d", device, number);
+		if ((port = openat(devices, name, O_RDWR | O_NONBLOCK | O_CLOEXEC)) >= 0)
 			return port;
 		if (!milliseconds)
 			break;
@@ -164,7 +165,7 @@ static void start(struct session *session)
 	int fds[6]; // pairs, ours first: of input, output, errors
 
 	if (session->tty) {
-		session->master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+		session->master = openat(devices, "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
 		ioctl(session->master, TIOCSPTLCK, &(int){0});
 		int other = ioctl(session->master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
 		memcpy(fds, (int[]){session->master, other, session->master, dup(other), -1, dup(other)}, sizeof fds);
@@ -386,6 +387,7 @@ int main(void)
 	char bytes[CHUNK];
 
 	mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=755"); // busy where the kernel has done so
+	devices = open("/dev", O_PATH | O_CLOEXEC);
 	mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
 	mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0);
 	pipe2(wake, O_CLOEXEC | O_NONBLOCK);

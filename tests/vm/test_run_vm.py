@@ -163,6 +163,14 @@ def test_commands_run_beside_one_another_up_to_a_number(product: Product) -> Non
     product.ok("rm", "-f", "many")
 
 
+def test_commands_run_beside_a_workload_that_has_devices_of_its_own(product: Product) -> None:
+    script = "busybox mount -t tmpfs none /dev && busybox touch /dev/mine && exec busybox sleep 1000"
+    product.ok("run", "-d", "--name", "own", *VM[2:], "--cap-add", "SYS_ADMIN", "--", "busybox", "sh", "-c", script)
+    eventually(lambda: product.ok("exec", "own", "busybox", "ls", "/dev", timeout=20) == "mine\n")
+    assert "got typed" in resized(product, "exec", "-it", "own", "busybox", "sh", "-c", WAIT + SIZES)
+    product.ok("rm", "-f", "own")
+
+
 def test_a_guest_goes_on_without_the_daemon(product: Product) -> None:
     product.ok("run", "-d", "--name", "on", *VM[2:], "--", "busybox", "sh", "-c", "sleep 3; echo end; exit 9")
     number = product.pid("api.daemon")
@@ -223,6 +231,8 @@ def _until(master: int, said: str, words: str) -> str:
     return said
 
 
+WAIT = 'while [ "$(busybox stty size 2>&1)" != "33 99" ]; do sleep 0.05; done; '
+
 SIZES = (
     'busybox stty size; while [ "$(busybox stty size)" != "44 111" ]; do sleep 0.05; done; '
     "busybox stty size; read x; echo got $x; exit 5"
@@ -230,11 +240,10 @@ SIZES = (
 
 
 def test_a_terminal_has_the_size_of_the_users_and_follows_it(product: Product) -> None:
-    wait = 'while [ "$(busybox stty size 2>&1)" != "33 99" ]; do sleep 0.05; done; '
-    said = resized(product, *VM, "-it", "--", "busybox", "sh", "-c", wait + SIZES)
+    said = resized(product, *VM, "-it", "--", "busybox", "sh", "-c", WAIT + SIZES)
     assert "got typed" in said
     product.ok("run", "-d", "--name", "screen", *VM[2:], "--", "busybox", "sleep", "1000")
-    said = resized(product, "exec", "-it", "screen", "busybox", "sh", "-c", wait + SIZES)
+    said = resized(product, "exec", "-it", "screen", "busybox", "sh", "-c", WAIT + SIZES)
     assert "got typed" in said
     product.ok("rm", "-f", "screen")
 
