@@ -127,15 +127,20 @@ def _dispatch(words: list[str]) -> int:
     return code
 
 
+_FIRST = "swiftlet run --rm -t python@3.11 -- python3 -c 'print(\"hello\")'"
+
+
 def _help(words: list[str]) -> int:
     if words and (words[0] not in GROUPS or len(words) > 1):
         sys.stdout.write(help_of(find(words)[0]))
         return 0
-    names = words or list(MODULES)
-    lines = ["Usage: swiftlet COMMAND [OPTIONS]", "", "Runs code with exactly the files it needs.", "", "Commands:"]
-    lines += [f"  {command.name:<18}{command.summary}" for name in names for command in commands_of(name)]
-    lines += ["", "`swiftlet COMMAND --help` shows a command's options and examples. To begin with:"]
-    lines += ["", "  swiftlet run --rm -t python@3.11 -- python3 -c 'print(\"hello\")'"]
+    group = "".join(f" {word}" for word in words)
+    lines = [f"Usage: swiftlet{group} COMMAND [OPTIONS]", ""]
+    lines += [] if words else ["Runs code with exactly the files it needs.", ""]
+    commands = [command for name in words or MODULES for command in commands_of(name)]
+    lines += ["Commands:", *(f"  {command.name:<18}{command.summary}" for command in commands)]
+    lines += ["", f"`swiftlet{group} COMMAND --help` shows a command's options and examples."]
+    lines += [] if words else ["", "To begin with:", "", f"  {_FIRST}"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

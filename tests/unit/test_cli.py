@@ -65,8 +65,11 @@ def test_the_help_of_all_lists_every_command(capsys):
     text = capsys.readouterr().out
     assert all(f"\n  {command.name}" in text for command in EVERY)
     assert cli.main([]) == 0
+    assert text.startswith("Usage: swiftlet COMMAND") and "To begin with" in text
+    capsys.readouterr()
     assert cli.main(["template"]) == 0
-    assert "explain" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert text.startswith("Usage: swiftlet template COMMAND") and "explain" in text and "To begin with" not in text
     assert cli.main(["help", "run"]) == 0
 
 
