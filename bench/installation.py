@@ -139,10 +139,12 @@ class Installation:
             self.call("snapshot", "rm", each["name"])
 
     def kernel(self) -> Kernel:
-        """The newest kernel; where there is none, one is built (minutes)."""
-        if not kernels_of(self.cache):
-            self.call("kernel", "build", seconds=_BUILD_SECONDS)
-        return kernels_of(self.cache)[0]
+        """A server's kernel as this tree makes it, found or built (minutes). Guests take the newest: older ones go."""
+        digest = self.call("kernel", "build", "-q", "-p", "server", seconds=_BUILD_SECONDS).strip()
+        for other in kernels_of(self.cache):
+            if other.name == "server" and other.digest != digest:
+                self.call("kernel", "rm", other.digest)
+        return next(each for each in kernels_of(self.cache) if each.digest == digest)
 
     def kernel_of(self, bundle: Bundle) -> Kernel:
         """The kernel that a guest was started with. Raises OSError."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,30 +23,40 @@ NETFILTER_XT_MARK IP_NF_RAW IP_NF_NAT NF_NAT IP6_NF_RAW IP6_NF_NAT POSIX_MQUEUE 
 """What moby's contrib/check-config.sh calls generally necessary, and the storage driver."""
 
 
-def configured(source: Source, name: str, folder: Path) -> dict[str, str]:
+Configured = Callable[[str], dict[str, str]]
+
+
+def configure(source: Source, name: str, folder: Path) -> dict[str, str]:
     requests = profile.requests_of(profile.profile_named(name)).values()
     return configuration.read(build.configure(source, requests, str(folder)))
 
 
+@pytest.fixture(scope="module")
+def configured(debian_source: Source, tmp_path_factory: pytest.TempPathFactory) -> Configured:
+    """What the tree makes of a profile, each in a folder of its own, once: that takes ten seconds."""
+    return functools.cache(lambda name: configure(debian_source, name, tmp_path_factory.mktemp(name) / "work"))
+
+
 @pytest.mark.parametrize("name", profile.PROFILES)
-def test_a_kernel_can_be_all_that_a_profile_asks_for(debian_source: Source, name: str, tmp_path: Path) -> None:
-    values = configured(debian_source, name, tmp_path / "work")
+def test_a_kernel_can_be_all_that_a_profile_asks_for(configured: Configured, name: str) -> None:
+    values = configured(name)
     assert values["CONFIG_PVH"] == values["CONFIG_VIRTIO_BLK"] == "y"
 
 
-def test_the_kernel_of_the_tests_has_all_that_a_server_has(debian_source: Source, tmp_path: Path) -> None:
-    server, used = (configured(debian_source, name, tmp_path / name) for name in ("server", PROFILE))
-    assert server.items() <= used.items()
+def test_the_kernel_of_the_tests_has_all_that_a_server_has(configured: Configured) -> None:
+    assert configured("server").items() <= configured(PROFILE).items()
 
 
-def test_a_docker_kernel_has_what_dockers_own_check_asks_for(debian_source: Source, tmp_path: Path) -> None:
-    values = configured(debian_source, "docker", tmp_path / "work")
+def test_a_docker_kernel_has_what_dockers_own_check_asks_for(configured: Configured) -> None:
+    values = configured("docker")
     assert {name for name in NECESSARY.split() if values.get(f"CONFIG_{name}") != "y"} == set()
 
 
-def test_a_configuration_does_not_depend_on_what_lay_in_its_folder(debian_source: Source, tmp_path: Path) -> None:
-    configured(debian_source, "docker", tmp_path / "one")
-    assert configured(debian_source, "micro", tmp_path / "one") == configured(debian_source, "micro", tmp_path / "two")
+def test_a_configuration_does_not_depend_on_what_lay_in_its_folder(
+    configured: Configured, debian_source: Source, tmp_path: Path
+) -> None:
+    configure(debian_source, "docker", tmp_path / "one")
+    assert configure(debian_source, "micro", tmp_path / "one") == configured("micro")
 
 
 def test_a_request_that_is_dropped_is_told_with_what_it_needs(debian_source: Source, tmp_path: Path) -> None:
