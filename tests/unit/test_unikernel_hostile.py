@@ -17,6 +17,8 @@ from swiftlet.unikernel.wire import Message
 from tests.unikernel_program import LARGE_FRAMES
 from tests.unit.test_unikernel_linux import Service, written
 
+pytestmark = pytest.mark.slow  # its program takes the compiler that long
+
 TASKS = """
 import numpy as np
 

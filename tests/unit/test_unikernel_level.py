@@ -13,6 +13,8 @@ from swiftlet.model.error import InputError, KernelError
 from swiftlet.unikernel import level
 from swiftlet.unikernel.level import FEATURES, LEVELS
 
+pytestmark = pytest.mark.slow  # its program takes the compiler that long
+
 TREE = Path(__file__).resolve().parents[2]
 
 PROGRAM = """

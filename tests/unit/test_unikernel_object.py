@@ -106,6 +106,7 @@ def test_no_address_of_the_host_is_in_it(compiled):
     assert not {hex(each) for each in numbers if 1 << 44 <= each < 1 << 47}
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_bytes():
     told = []
     for seed in ("1", "2"):
