@@ -311,50 +311,18 @@ static void take_plain(struct session *session)
 static void open_ports(void)
 {
 	orders_port = open_port(1, 10000);
-	for (int each = 0; each < SESSIONS; each++) {
-		struct session *session = &sessions[each];
-		session->port = session->master = session->in.from = session->in.to = -1;
-		session->out[0].from = session->out[1].from = -1;
-		session->framed = each > 0;
-	}
 	sessions->out[0].to = open_port(2, 100), sessions->out[1].to = open_port(3, 0), sessions->in.from = open_port(4, 0);
 }
 
-// The partition behind the one that the root is on, under a name that does not depend on the kind of disk.
-static void find_data(void)
-{
-	char path[64], text[512] = "", name[64] = "/dev/";
-	struct stat root;
-
-	stat("/", &root);
-	snprintf(path, sizeof path, "/sys/dev/block/%u:%u/uevent", major(root.st_dev), minor(root.st_dev));
-	int file = open(path, O_RDONLY | O_CLOEXEC);
-	read(file, text, sizeof text - 1);
-	close(file);
-	char *found = strstr(text, "DEVNAME=");
-	if (found && sscanf(found, "DEVNAME=%48s", name + 5) == 1)
-		name[strlen(name) - 1]++, symlink(name, "/dev/data");
-}
-
-// A disk image is told by a file what to do, and says what it has to say on the console. False when there is none.
+// A disk image says what it has to say on the console. False in a machine of a host of ours.
 static bool is_alone(void)
 {
-	char bytes[CHUNK];
-	int file = open("/orders", O_RDONLY | O_CLOEXEC);
+	int console;
 
-	if (file < 0)
+	if (!read_image(&sessions->orders, &console))
 		return false;
-	for (struct session *each = sessions; each < sessions + SESSIONS; each++)
-		each->port = each->master = each->in.from = each->in.to = each->out[0].from = each->out[1].from = -1;
-	int console = open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC);
-	if (write(console, "", 0) < 0) // the kernel believes in a serial port that is not there
-		console = open("/dev/tty0", O_WRONLY | O_NOCTTY | O_CLOEXEC);
 	sessions->out[0].to = sessions->out[1].to = dup2(console, 2);
 	button = open("/dev/input/event0", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	find_data();
-	for (ssize_t count; (count = read(file, bytes, sizeof bytes)) > 0;)
-		add(&sessions->orders, bytes, count);
-	close(file);
 	follow(sessions);
 	return true;
 }
@@ -393,6 +361,10 @@ int main(void)
 	pipe2(wake, O_CLOEXEC | O_NONBLOCK);
 	sigaction(SIGCHLD, &(struct sigaction){.sa_handler = on_signal, .sa_flags = SA_NOCLDSTOP | SA_RESTART}, 0);
 	signal(SIGPIPE, SIG_IGN);
+	for (struct session *each = sessions; each < sessions + SESSIONS; each++) {
+		each->port = each->master = each->in.from = each->in.to = each->out[0].from = each->out[1].from = -1;
+		each->framed = each > sessions;
+	}
 	if (!is_alone())
 		open_ports();
 	while (ending < 0) {

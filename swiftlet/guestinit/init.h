@@ -36,6 +36,8 @@ bool next(struct orders *orders, size_t *at, char *key, char **field);
 int obey(char key, char **field);
 void become(struct orders *orders);
 
+bool read_image(struct orders *orders, int *console);
+
 int held_for(void);
 bool hold(bool still);
 void rehearse(const char *gateway);
