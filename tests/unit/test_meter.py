@@ -66,7 +66,7 @@ def test_a_page_that_two_processes_map_is_halved(tmp_path):
     os.write(go, b"x")
     os.waitpid(child, 0)
     assert 29 << 20 < shared - shared_before < 35 << 20  # what others share with both changes too
-    assert private - private_before < 4 << 20
+    assert private - private_before < 8 << 20  # of 64; what either writes of Python's own objects is the child's own
     assert len(kept) == 64 << 20
 
 
