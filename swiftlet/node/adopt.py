@@ -17,6 +17,7 @@ from swiftlet.node import record
 from swiftlet.node.groups import end_groups
 from swiftlet.node.guests import Guests
 from swiftlet.node.journal import Journal, read_journal
+from swiftlet.node.losses import bury, kill_stranger
 from swiftlet.node.network import Attached
 from swiftlet.node.prepare import read_bundle
 from swiftlet.node.ready import let_go
@@ -138,7 +139,7 @@ async def _not_running(guests: Guests, guest: Guest) -> None:
     elif guest.state == "Generated":
         guest.journal.note("Running", "found ended")
     if guest.is_running:
-        await guests.bury(guest)
+        await bury(guests, guest)
     elif guest.workload.remove:
         await guests.remove(guest, force=False)
 
@@ -157,7 +158,7 @@ async def _remove_half_made(guests: Guests, id_: str, name: str, guest: Guest | 
 async def _end_strangers(guests: Guests, instance: Instance, running: set[str]) -> None:
     """Guests that run without a folder, and control groups without a guest: what is left of roots that were deleted."""
     for id_ in running - set(guests.by_id):
-        await guests.kill_stranger(id_)
+        await kill_stranger(guests, id_)
     try:
         groups = cgroup.groups_below(guests.preparer.cgroups, instance.cgroup)
     except (OSError, SwiftletError) as error:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -37,8 +36,6 @@ from swiftlet.node.wire import close_all
 from swiftlet.node.workers import is_there
 from swiftlet.store.layout import Layout
 
-log = logging.getLogger("swiftlet.guests")
-
 Progress = Callable[[dict[str, Any]], None]
 """Told what happens while a root is resolved: the wire's P."""
 
@@ -49,8 +46,6 @@ ATTEMPTS = 5
 """How often a root is made that is collected before a bundle names it."""
 
 Result = TypeVar("Result")
-
-LOST = "lost with its launcher"
 
 
 class Roots(Protocol):
@@ -440,72 +435,6 @@ class Guests:
     def sweep_later(self, layout: Layout) -> None:
         """Delete in the background what killed workers left half-made."""
         self._deleter.submit(clear, layout)
-
-    # The launcher's death
-
-    def on_lost(self) -> None:
-        """The connection to the launcher ended."""
-        self.spawn(self._after_loss([guest for guest in self.by_id.values() if guest.is_running]))
-
-    async def _after_loss(self, lost: list[Guest]) -> None:
-        """If it died, what it started is killed, since nobody can tell any more how that would end."""
-        if await self.launcher.reconnect():
-            await self.compare()  # it had only been given another client
-            return
-        self.spares.lose(self.spares.waiting)
-        for guest in lost:
-            await self.bury(guest)
-        self._lose_execs(self.begun)
-        try:
-            await self.launcher.connect()
-        except SwiftletError as error:
-            log.error("%s", error)
-
-    def look_again(self) -> None:
-        """The launcher answered a request of an earlier daemon: a guest that seemed to run may not."""
-        self.spawn(self.compare())
-
-    async def compare(self) -> None:
-        """Ask the launcher who runs, and put right what is not as was thought."""
-        begun, waited = set(self.begun), self.spares.waiting
-        try:
-            answer, fds = await self.launcher.request("list", {})
-        except SwiftletError as error:
-            log.warning("%s", error)
-            return
-        close_all(fds)
-        for guest in list(self.by_id.values()):
-            if guest.is_running and guest.id not in answer["guests"]:
-                await self.bury(guest)
-        for number, exit_ in answer["exits"].items():
-            self.on_exit("", number, exit_)
-        self._lose_execs(begun.difference(answer["execs"]))
-        self.spares.lose(waited.difference(answer["guests"]))
-        for stranger in set(answer["guests"]) - set(self.by_id) - self.spares.ids:
-            await self.kill_stranger(stranger)
-
-    def _lose_execs(self, numbers: Iterable[str]) -> None:
-        """Commands of whose end nobody will tell any more: those who wait for it shall not do so for ever."""
-        for number in list(numbers):
-            self.on_exit("", number, record.made_up_exit(128 + signal.SIGKILL, signal.SIGKILL, LOST, 0))
-
-    async def kill_stranger(self, id_: str) -> None:
-        """Kill what the launcher runs and nobody here has a record of."""
-        log.warning("guest %s runs and has no record: killed", id_)
-        with contextlib.suppress(SwiftletError):
-            await self.launcher.request("kill", {"id": id_})
-
-    async def bury(self, guest: Guest) -> None:
-        """Kill what is left of a guest that no launcher knows, and note how it ended."""
-        usage = await asyncio.to_thread(end_groups, guest.groups)
-        if not guest.is_running:
-            return
-        exit_ = record.read_exit(guest.folder)
-        if exit_ is None:
-            started = guest.started_ns or getattr(guest.journal.last("Running"), "time_ns", 0)
-            exit_ = record.made_up_exit(128 + signal.SIGKILL, signal.SIGKILL, LOST, started, usage)
-            record.write_exit(guest.folder, exit_)
-        self.stopped(guest, exit_)
 
     def spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Run a coroutine on its own; its failure is logged if nobody else sees it."""

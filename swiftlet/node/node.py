@@ -14,6 +14,7 @@ from swiftlet.model.instance import Instance
 from swiftlet.node.adopt import adopt
 from swiftlet.node.guests import Guests, Roots
 from swiftlet.node.launch import LauncherClient, start_launcher
+from swiftlet.node.losses import compare, look_again, lost
 from swiftlet.node.machines import Machines
 from swiftlet.node.names import Names
 from swiftlet.node.network import Network
@@ -50,8 +51,8 @@ class Node:
         self.launcher = LauncherClient(
             instance,
             on_exit=lambda guest, exec_, exit_: self.guests.on_exit(guest, exec_, exit_),
-            on_lost=lambda: self.guests.on_lost(),
-            on_stray=lambda: self.guests.look_again(),
+            on_lost=lambda: lost(self.guests),
+            on_stray=lambda: look_again(self.guests),
             start=start,
         )
         self.guests = Guests(
@@ -73,7 +74,7 @@ class Node:
             log.error("%s", error)
         running = await adopt(self.guests, self.instance)
         self.network.begin(running)
-        await self.guests.compare()  # who ended while the others were being taken over
+        await compare(self.guests)  # who ended while the others were being taken over
 
     async def close(self) -> None:
         """Leave running guests to the launcher; take down what nobody needs."""

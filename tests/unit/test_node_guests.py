@@ -34,8 +34,8 @@ from swiftlet.model.error import (
 from swiftlet.model.instance import instance_of
 from swiftlet.model.workload import Volume, Workload
 from swiftlet.node import adopt, record
-from swiftlet.node.guests import LOST
 from swiftlet.node.journal import FILE, Journal
+from swiftlet.node.losses import LOST
 from swiftlet.node.node import Node
 from swiftlet.node.prepare import read_bundle
 from swiftlet.node.record import Spare, read_exit
