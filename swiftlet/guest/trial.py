@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from swiftlet.guest import qemu
 from swiftlet.guest.channels import listening
@@ -39,6 +39,9 @@ ANSWER_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 0.05
 _CONSOLE_LINES = 12
 _MOST_KEPT = 1 << 20
+
+_SAID = ("console", "output", "errors")
+"""What a machine writes, into files without a name: whoever ends in the middle of a trial leaves nothing."""
 
 
 class Trial(NamedTuple):
@@ -110,13 +113,14 @@ class _Seen:
 def run(trial: Trial) -> Verdict:
     """Try it. Raises OSError when QEMU cannot be started."""
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="swiftlet-trial-"))
+        said = {name: stack.enter_context(tempfile.TemporaryFile()) for name in _SAID}
         forwarded = {port: _free_port() for port in trial.ports}
         settings = _settings(trial)
         sock, theirs = (stack.enter_context(each) for each in socket.socketpair())
         begin = time.monotonic()
         with ExitStack() as ends:
-            given = [_end_of(name, theirs, folder, ends) for name in settings.descriptors]
+            folder = ends.enter_context(tempfile.TemporaryDirectory(prefix="swiftlet-trial-"))
+            given = [_end_of(name, theirs, said, folder, ends) for name in settings.descriptors]
             files = [_opened(path, ends) for path in (trial.kernel, *trial.images)]
             files += [_log(trial.trace, ends)] if trial.trace else []
             words = argv(_by_descriptor(settings), forwarded, _path_of(settings, len(files) - 1) if trial.trace else "")
@@ -126,14 +130,14 @@ def run(trial: Trial) -> Verdict:
         why = _watch(trial, sock, forwarded, seen, begin) or _stopped(trial, sock, seen, begin)
         whole = (time.monotonic() - begin) * 1e3
         if why:
-            why = f"{why}{_told(f'{folder}/console')}"
+            why = f"{why}{_told(_text(said['console']))}"
         return Verdict(
             not why,
             why,
             round(seen.started_ms, 1),
             round(whole, 1),
-            _text(f"{folder}/output"),
-            _text(f"{folder}/console"),
+            _text(said["output"]),
+            _text(said["console"]),
             seen.answers.get(trial.ports[0], b"") if trial.ports else b"",
         )
 
@@ -203,12 +207,13 @@ def _settings(trial: Trial) -> qemu.Settings:
     )
 
 
-def _end_of(name: str, orders: socket.socket, folder: str, stack: ExitStack) -> int:
-    """The machine's end of a channel, which is closed here with the stack."""
+def _end_of(name: str, orders: socket.socket, said: Mapping[str, IO[bytes]], folder: str, stack: ExitStack) -> int:
+    """The machine's end of a channel, which is closed here with the stack. folder: for what needs a name to begin."""
     if name == "orders":
         return orders.fileno()
-    if name in ("console", "output", "errors"):
-        fd = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    if name in said:
+        path = f"/proc/self/fd/{said[name].fileno()}"  # once more: QEMU takes what can be written only
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         stack.callback(os.close, fd)
         return fd
     directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -320,11 +325,10 @@ def _end(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
-def _text(path: str) -> str:
-    with open(path, "rb") as file:
-        return file.read(_MOST_KEPT).decode(errors="replace")
+def _text(file: IO[bytes]) -> str:
+    return os.pread(file.fileno(), _MOST_KEPT, 0).decode(errors="replace")
 
 
 def _told(console: str) -> str:
-    lines = [line.strip() for line in _text(console).splitlines() if line.strip()][-_CONSOLE_LINES:]
+    lines = [line.strip() for line in console.splitlines() if line.strip()][-_CONSOLE_LINES:]
     return "; the last of its console:\n" + "\n".join(lines) if lines else "; its console is empty"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,14 @@ def test_a_derived_kernel_alone_is_nobodys_default(tmp_path: Path) -> None:
     (tmp_path / "kernels" / made / kept.DERIVED_FILE).write_text("{}")
     with pytest.raises(NotFoundError, match="no kernel is built"):
         kept.kernel_named(str(tmp_path), "")
+
+
+def test_a_kernel_that_many_ask_for_at_once_remembers_all_of_them(tmp_path: Path) -> None:
+    kernel = kept.kernel_of(str(tmp_path), a_kernel(tmp_path, "a", "first", 1))
+    assert kernel is not None
+    names = [f"asked{number}" for number in range(8)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        for _ in range(20):
+            list(pool.map(lambda name: kept.remember(kernel, "", name, ()), names))
+    record = json.loads((tmp_path / "kernels" / kernel.digest / "kernel.json").read_text())
+    assert {each["name"] for each in record["asked"]} == {"first", *names}

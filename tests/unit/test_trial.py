@@ -68,7 +68,7 @@ def test_qemu_gets_its_files_as_descriptors_after_its_channels() -> None:
 def test_qemus_monitor_listens_where_nobody_can_connect(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, ExitStack() as stack:
-        fd = trial._end_of("monitor", theirs, str(tmp_path), stack)
+        fd = trial._end_of("monitor", theirs, {}, str(tmp_path), stack)
         with socket.socket(fileno=os.dup(fd)) as listener, socket.socket(socket.AF_UNIX) as client:
             assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             name = listener.getsockname()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.product import Product, eventually
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600, func_only=True)]
 
 WEB = ("-t", "busybox", "-p", "8080", "--", "httpd", "-f", "-p", "8080", "-h", "/")
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.product import Product, eventually
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300, func_only=True)]
 
 VM = ("--as", "vm", "-t", "busybox", "-t", "coreutils")
 

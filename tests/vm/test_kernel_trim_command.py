@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from swiftlet.image.kernel.build import Kernel
 from tests.product import Product, eventually
 from tests.tiny_kernel import make_tree, packed
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300, func_only=True)]
 
 COPIED = "\t@cp '{folder}/vmlinux' $(O)/vmlinux\n\t@cp '{folder}/System.map' $(O)/System.map\n"
 
@@ -102,6 +104,11 @@ def copies_of_volumes(installation: Product) -> list[Path]:
     return list(Path(installation.instance.root).rglob("volumes*"))
 
 
+def folders_of_trials() -> set[str]:
+    """What machines of trials have been given, whose ever they are."""
+    return set(glob(f"{tempfile.gettempdir()}/swiftlet-trial-*"))
+
+
 def builds(log: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
@@ -164,12 +171,14 @@ def test_a_derivation_that_is_broken_off_while_it_builds_goes_on_where_it_was(
 def test_a_derivation_that_is_killed_while_it_tries_a_kernel_leaves_no_machine_and_goes_on(
     installation: Product, words: tuple[str, ...], log: Path
 ) -> None:
+    before = folders_of_trials()
     running = installation.spawn(*words)
     machines = eventually(lambda: qemus(worker(installation)))
     assert all(user_of(number) == trial.USER for number in machines)
     os.kill(worker(installation), signal.SIGKILL)
     assert running.wait(30) == 125
     eventually(lambda: all(user_of(number) == -1 for number in machines), 5)
+    assert eventually(lambda: folders_of_trials() <= before)  # those of other tests come and go
     assert installation.json(*words)["complete"]
     assert builds(log) == 3  # the full kernel was not built again
 

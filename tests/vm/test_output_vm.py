@@ -6,7 +6,7 @@ import pytest
 
 from tests.product import Product
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(200, func_only=True)]
 
 
 def test_a_small_machine_may_write_more_than_it_has_memory(product: Product) -> None:

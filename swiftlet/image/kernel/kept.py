@@ -242,11 +242,23 @@ def remember(kernel: Kernel, digest: str, name: str, requests: Iterable[Wanted])
 
     digest: of the source and the requests, by which the same is found without configuring it again.
     """
-    said = _record(kernel.folder)
-    asked = [each for each in said.get("asked", []) if each.get("name") != name][1 - _KEPT_REQUESTS :]
     now = {"name": name, "when_ns": time.time_ns(), "digest": digest, "requests": [list(each) for each in requests]}
-    write_record(kernel.folder, {**said, "asked": [*asked, now]})
+    with _held(kernel.folder):
+        said = _record(kernel.folder)
+        asked = [each for each in said.get("asked", []) if each.get("name") != name][1 - _KEPT_REQUESTS :]
+        write_record(kernel.folder, {**said, "asked": [*asked, now]})
     return kernel_of(os.path.dirname(os.path.dirname(kernel.folder)), kernel.digest) or kernel
+
+
+@contextmanager
+def _held(folder: str) -> Iterator[None]:
+    """Hold one kernel's record. Who finds a kernel waits for no build: those have the cache's lock for minutes."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def write_record(folder: str, said: Mapping[str, Any]) -> None:
