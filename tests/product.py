@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
-from swiftlet.linux import cgroup
+from swiftlet.linux import cgroup, syscall
 from swiftlet.model.instance import Instance, instance_of
 
 COMMAND = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ".venv/bin/swiftlet")
@@ -111,6 +112,11 @@ class Product:
             if mine and "swiftlet." in line:
                 found[int(number)] = line
         return found
+
+
+def unmount(path: str | Path) -> None:
+    """Unmount what processes had open that have ended: an ended one loses its name a little before its files."""
+    eventually(lambda: syscall.umount(str(path)) is None)
 
 
 def eventually(check: Any, seconds: float = 30) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from swiftlet.linux import syscall
-from tests.product import COMMAND, Product, eventually
+from tests.product import COMMAND, Product, eventually, unmount
 from tests.refusal import Refusal, refusal_of, refused
 
 pytestmark = [pytest.mark.root, pytest.mark.net]
@@ -45,18 +45,13 @@ def sound(product: Product) -> bool:
 # A full disk
 
 
-def unmount(product: Product) -> None:
-    """Take a disk away from an installation that is closed; whoever has just left may still hold it."""
-    eventually(lambda: syscall.umount(product.instance.root) is None)
-
-
 @pytest.fixture
 def small_disk(installation: Product) -> Iterator[Product]:
     """An installation on a disk of 1 MiB."""
     syscall.mount("small", installation.instance.root, "tmpfs", 0, "size=1m,mode=711")
     yield installation
     installation.close()
-    unmount(installation)
+    unmount(installation.instance.root)
 
 
 def resize(product: Product, size: int) -> None:
@@ -195,7 +190,7 @@ def test_a_store_where_overlay_cannot_write_is_told_with_where_to_go(installatio
         assert installation.json("ps", "-a") == []
     finally:
         installation.close()
-        unmount(installation)
+        unmount(installation.instance.root)
 
 
 LOAD, EQUALS, RETURN = 0x20, 0x15, 0x06

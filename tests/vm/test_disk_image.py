@@ -17,7 +17,7 @@ import pytest
 
 from swiftlet.image.disk import grub
 from swiftlet.image.kernel import configuration, profile
-from tests.product import Product, eventually
+from tests.product import Product, eventually, unmount
 from tests.vm.booting import OVMF, Machine
 
 pytestmark = [
@@ -316,7 +316,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, full: str) -> No
         assert os.path.exists(f"{output}.raw")
     finally:
         product.close()
-        subprocess.run(["umount", str(small)], check=True)
+        unmount(small)
 
 
 @pytest.mark.parametrize("delay", [0.3, 0.6, 1.2])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from swiftlet.image.kernel.kept import Kernel
-from tests.product import Product, eventually
+from tests.product import Product, eventually, unmount
 from tests.vm import stock
 from tests.vm.conftest import CACHE, PROFILE, installed
 
@@ -42,7 +42,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     """The disk on which the installation is."""
     made = Disk(tmp_path_factory.mktemp("disk"))
     yield made
-    subprocess.run(["umount", str(made.path)], check=True)
+    unmount(made.path)
 
 
 @pytest.fixture(scope="module")

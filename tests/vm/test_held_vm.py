@@ -139,6 +139,7 @@ def test_what_is_begun_while_a_guest_is_saved_is_none_of_its_clones(product: Pro
     """Neither a signal nor a command: they wait until the guest goes on. Busy processes make that a while."""
     script = f"trap 'echo 0' USR2; busybox yes >/dev/null & {COUNTING}"
     product.ok("run", "--name", "src", *VM, "--", "busybox", "sh", "-c", script)
+    eventually(lambda: numbers(product, "src"))  # it minds the signal by now
     saving = product.spawn("snapshot", "src", "ready")
     begun = 0
     while saving.poll() is None:
