@@ -489,11 +489,11 @@ class Launcher:
             leaving = self._end_machine(process, process.channels, leaving)
         if process.running:
             keep_exit(process, leaving)
+        remove_groups(process)  # before it is told: whose end is known, nobody looks after when we are killed
         if process.running or process.call is None:  # or it has waited, and nobody waits for an answer
             self.tell({"event": "exited", "id": process.key, "exec": "", "exit": leaving})
         else:
             self._tell_failed(process, oom=leaving["oom"])
-        remove_groups(process)  # before any other request, so the guest can be started again
         os.close(process.pidfd)
         del self.guests[process.key]
         output = self.outputs.pop(process.key, None)

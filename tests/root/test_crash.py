@@ -17,6 +17,7 @@ from subprocess import Popen
 
 import pytest
 
+from swiftlet.linux import cgroup
 from tests import census
 from tests.census import children, comm
 from tests.chaos import (
@@ -201,6 +202,35 @@ def test_a_guest_that_was_being_set_up_when_the_launcher_was_killed_is_gone(
     assert installation.ok(*run, "--", "echo", "on") == "on\n"
     eventually(lambda: census.take(installation).processes == {"daemon": 1, "launcher": 1, "log worker": 1})
     assert installation.json("ps", "-a") == []
+
+
+def test_of_a_guest_that_ended_right_before_its_launcher_was_killed_nothing_is_left(
+    installation: Product, tmp_path: Path
+) -> None:
+    """A process of ours in its groups holds up their removal, so that the launcher is killed in the middle of that."""
+    (tmp_path / "box.yaml").write_text(BOX)
+    run = (
+        "run",
+        "-d",
+        "-q",
+        "-t",
+        str(tmp_path / "box.yaml"),
+        "--name",
+        "a",
+        "--",
+        "sh",
+        "-c",
+        "usleep 300000; exit 7",
+    )
+    guest = installation.ok(*run).strip()
+    with Popen(["sleep", "100"]) as stranger:
+        cgroup.join(cgroup.groups_below(cgroup.detect(), installation.instance.cgroup)[guest], stranger.pid)
+        eventually(lambda: os.path.exists(f"{installation.instance.root}/guests/{guest}/exit.json"), 1.5)
+        kill(census.part_pids(installation)["launcher"])
+        assert stranger.wait(10) == -signal.SIGKILL
+    eventually(lambda: census.groups(installation) == frozenset())
+    assert eventually(lambda: installation.json("inspect", "a")[0]["exit"])["code"] == 7
+    assert installation.run("start", "-a", "a").returncode == 7
 
 
 def test_users_are_known_by_name_after_a_collection_took_the_root_away(installation: Product, tmp_path: Path) -> None:

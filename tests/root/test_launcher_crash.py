@@ -109,7 +109,7 @@ def test_what_guests_write_after_the_launcher_was_killed_is_in_their_logs(mortal
     assert log_of(bundle).split() == ["first", *map(str, range(1, 50001))]
 
 
-def test_an_exit_is_on_disk_before_the_control_group_goes(mortal: Killed, busybox_root: str) -> None:
+def test_an_exit_is_on_disk_before_the_control_group_goes_and_told_after(mortal: Killed, busybox_root: str) -> None:
     """A process of ours in the guest's group holds up its removal, and the launcher is killed meanwhile."""
     bundle = mortal.bundle("a", [busybox_root], ["sh", "-c", "sleep 0.3; exit 7"])
     mortal.start(bundle)
@@ -120,6 +120,7 @@ def test_an_exit_is_on_disk_before_the_control_group_goes(mortal: Killed, busybo
         stranger.kill()
     with open(f"{bundle['state_dir']}/exit.json") as file:
         assert json.load(file)["code"] == 7
+    assert mortal.channel.receive() is None
 
 
 def test_a_guest_whose_folder_was_removed_does_not_end_the_launcher(launcher: TestLauncher, busybox_root: str) -> None:
